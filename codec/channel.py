@@ -1,0 +1,267 @@
+"""Compressed channels: what is sent of a sequence of vectors, and what is remembered.
+
+    feedback   sender, given v                            receiver, given payload c
+    plain      send C(v)                                  v^ = c
+    ef         p = v + rho e; send C(p); e <- p - C(p)    v^ = c
+    markov     send C(v - h); h <- h + C(v - h)           h <- h + c; v^ = h
+
+Uplink: n senders, one receiver (the server) that needs only the mean. Downlink: the
+server sends, n workers receive. ``Uplink`` is a worker's sending half, ``Relay`` is the
+server's half of both, one per bucket, and ``Downlink`` is a worker's receiving half.
+
+Nothing here changes what is remembered before ``commit``: a round that is refused, in
+any bucket on any worker, leaves every state as it was.
+
+rho is 1, or with ``rescale`` eta_{t-1} / eta_t (dist-EF, Algorithm 2, line 4), where
+eta_{t-1} is the last step size that was not zero; it is 0 before there is one. While
+eta_t is 0 a rescaled channel sends nothing and keeps its error.
+
+Sources: EF: Zheng, Huang and Kwok 2019, Algorithm 2. Markov: Richtarik, Sokolov and
+Fatkhullin 2021 (EF21); both ways: Wang, Lin and Chen 2022 (CD-Adam), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from psrv.codec import kernels, rng
+from psrv.codec.base import Bucket, Bytes, Compressor, Floats, address, aligned
+from psrv.codec.registry import parse
+from psrv.errors import ConfigError
+
+EMPTY: Bytes = np.empty(0, np.uint8)
+
+
+class Feedback(StrEnum):
+    """What a sender remembers; see the table above."""
+
+    PLAIN = "plain"
+    EF = "ef"
+    MARKOV = "markov"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One direction: its feedback, its compressor's spec, and whether rho follows eta.
+
+    Raises:
+        ConfigError: feedback over a compressor that is not contractive.
+    """
+
+    feedback: Feedback
+    compressor: str
+    rescale: bool = False
+
+    def __post_init__(self) -> None:
+        if self.feedback is not Feedback.PLAIN and not parse(self.compressor).contractive:
+            raise ConfigError(
+                f"{self.feedback} feedback cannot use compressor '{self.compressor}': it does not "
+                "shrink the error (no scale is sent), so the memory would grow without bound; "
+                "use sign or dense, or a plain channel"
+            )
+
+    def payload_bytes(self, bucket: Bucket, eta: float) -> int:
+        """Exact bytes of a bucket's payload in a round with step size ``eta``."""
+        return 0 if self.silent(eta) else parse(self.compressor).payload_bytes(bucket.blocks)
+
+    def silent(self, eta: float) -> bool:
+        """Whether nothing is sent: a rescaled error channel while the step size is zero."""
+        return self.feedback is Feedback.EF and self.rescale and eta == 0
+
+    def rho(self, eta: float, last: float) -> float:
+        """The factor of the remembered error; ``last`` is the last non-zero eta, or 0."""
+        return last / eta if self.rescale else 1.0
+
+
+class Uplink:
+    """A worker's sending half of the uplink, for the whole vector, bucket by bucket.
+
+    Attributes:
+        buffer: float32[d]: the vector to send this round is written here first. After a
+            commit it may be another array: fetch it anew each round.
+        memory: float32[d]: the error e (ef) or h (markov); None for plain.
+    """
+
+    def __init__(self, channel: Channel, buckets: Sequence[Bucket], seed: int, rank: int) -> None:
+        dimension = buckets[-1].stop
+        self.channel = channel
+        self.buffer: Floats = aligned(dimension)
+        self.memory: Floats | None = (
+            None if channel.feedback is Feedback.PLAIN else aligned(dimension)
+        )
+        self._compressor: Compressor = parse(channel.compressor)
+        self._buckets = buckets
+        self._seed, self._rank = seed, rank
+        sizes = [self._compressor.payload_bytes(b.blocks) for b in buckets]
+        self._payloads = [np.empty(size, np.uint8) for size in sizes]
+        self._etas = [0.0] * len(buckets)
+        self._last = [0.0] * len(buckets)
+
+    def encode(self, bucket: Bucket, round: int, eta: float) -> Bytes:
+        """The payload of one bucket of ``buffer``, whose contents are used up.
+
+        Returns:
+            uint8[m], valid until this bucket is encoded again.
+
+        Raises:
+            NonFiniteError: with the coordinate in the flat vector. No state has changed.
+        """
+        self._etas[bucket.index] = eta
+        if self.channel.silent(eta):
+            return EMPTY
+        x = self.buffer[bucket.slice]
+        if self.memory is not None:
+            h = self.memory[bucket.slice]
+            if self.channel.feedback is Feedback.MARKOV:
+                np.subtract(x, h, out=x)
+            else:
+                rho = self.channel.rho(eta, self._last[bucket.index])
+                kernels.finish_mean(address(x), x.size, np.float32(1), address(h), np.float32(rho))
+        payload = self._payloads[bucket.index]
+        key = rng.key(self._seed, rng.Purpose.TIE, round, bucket.index, self._rank)
+        self._compressor.encode(x, bucket.blocks, key, payload)
+        return payload
+
+    def commit(self) -> None:
+        """Remember what this round's payloads left over. All buckets were encoded."""
+        if self.channel.feedback is Feedback.EF:
+            for bucket, eta in zip(self._buckets, self._etas, strict=True):
+                if self.channel.silent(eta):
+                    self.buffer[bucket.slice] = self.memory[bucket.slice]  # type: ignore[index]
+            self.buffer, self.memory = self.memory, self.buffer  # type: ignore[assignment]
+        elif self.channel.feedback is Feedback.MARKOV:
+            for bucket in self._buckets:
+                h = self.memory[bucket.slice]  # type: ignore[index]
+                self._compressor.decode_onto(self._payloads[bucket.index], bucket.blocks, h, h)
+        self._last = [eta or last for eta, last in zip(self._etas, self._last, strict=True)]
+
+
+class Relay:
+    """The server's half of both channels for one bucket: n payloads in, one out.
+
+    Where both channels are EF, or both Markov, one vector is all the server holds:
+    r <- rho r + mean(c_i); send C(r); r <- r - C(r). For EF, r is the global error; for
+    Markov, r is g^ - g~ of CD-Adam, whose two sequences need not be stored apart. Other
+    combinations keep what their definition asks for:
+
+        uplink markov, downlink plain or ef    g^ (the mean of the senders' h), and e
+        uplink plain or ef, downlink markov    h~
+
+    Attributes:
+        residual: float32[d_b]: r, e or h~; None for a plain downlink.
+        mean: float32[d_b]: g^, where it must be kept; else None.
+    """
+
+    def __init__(self, up: Channel, down: Channel, bucket: Bucket, seed: int) -> None:
+        size = bucket.stop - bucket.start
+        markov_up = up.feedback is Feedback.MARKOV
+        markov_down = down.feedback is Feedback.MARKOV
+        self._fused = down.feedback is Feedback.EF if not markov_up else markov_down
+        self._bucket, self._seed = bucket, seed
+        self._up, self._down = up, down
+        self._decoder, self._encoder = parse(up.compressor), parse(down.compressor)
+        self._payload = np.empty(self._encoder.payload_bytes(bucket.blocks), np.uint8)
+        self._work: Floats = aligned(size)
+        self.residual: Floats | None = (
+            None if down.feedback is Feedback.PLAIN else aligned(size)
+        )
+        self.mean: Floats | None = aligned(size) if markov_up and not markov_down else None
+        self._next_mean: Floats | None = None if self.mean is None else aligned(size)
+        self._last = 0.0
+        self._eta: float | None = None
+
+    def run(self, payloads: Sequence[Bytes], round: int, eta: float) -> Bytes:
+        """Reduce one round's payloads, in rank order, to the payload for all workers.
+
+        Returns:
+            uint8[m], valid until the next ``run``.
+
+        Raises:
+            CodecError: a payload that its format does not allow, or NaN or infinity in the
+                sum (``NonFiniteError``). The state is unchanged.
+        """
+        self._eta = None
+        blocks, x = self._bucket.blocks, self._work
+        if self._down.silent(eta):
+            self._eta = eta
+            return EMPTY
+        rho = self._down.rho(eta, self._last)
+        if self._fused:
+            self._decoder.reduce(payloads, blocks, x, self.residual, rho)
+        elif self.mean is not None:
+            assert self._next_mean is not None
+            self._decoder.reduce(payloads, blocks, self._next_mean, self.mean, 1.0)
+            x[:] = self._next_mean
+            if self.residual is not None:
+                kernels.finish_mean(
+                    address(x), x.size, np.float32(1), address(self.residual), np.float32(rho)
+                )
+        else:
+            self._decoder.reduce(payloads, blocks, x)
+            if self.residual is not None:
+                np.subtract(x, self.residual, out=x)
+        key = rng.key(self._seed, rng.Purpose.TIE, round, self._bucket.index, rng.SERVER)
+        self._encoder.encode(x, blocks, key, self._payload)
+        self._eta = eta
+        return self._payload
+
+    def decode(self, payload: Bytes, out: Floats) -> None:
+        """out = one worker's payload decoded; raises ``CodecError`` if it cannot be."""
+        self._decoder.decode(payload, self._bucket.blocks, out)
+
+    def commit(self) -> None:
+        """Remember what the last ``run`` left over; without one, nothing happens."""
+        if self._eta is None:
+            return
+        if not self._down.silent(self._eta):
+            if self.mean is not None:
+                self.mean, self._next_mean = self._next_mean, self.mean
+            if self._down.feedback is Feedback.MARKOV and not self._fused:
+                h = self.residual
+                assert h is not None
+                self._encoder.decode_onto(self._payload, self._bucket.blocks, h, h)
+            elif self.residual is not None:
+                self.residual, self._work = self._work, self.residual
+        self._last = self._eta or self._last
+        self._eta = None
+
+
+class Downlink:
+    """A worker's receiving half of the downlink. All workers' are equal, bit for bit.
+
+    Attributes:
+        memory: float32[d]: h of a Markov channel; None otherwise.
+    """
+
+    def __init__(self, channel: Channel, buckets: Sequence[Bucket]) -> None:
+        dimension = buckets[-1].stop
+        self.channel = channel
+        self._compressor = parse(channel.compressor)
+        self._received: Floats = aligned(dimension)
+        markov = channel.feedback is Feedback.MARKOV
+        self.memory: Floats | None = aligned(dimension) if markov else None
+
+    def decode(self, bucket: Bucket, payload: Bytes, eta: float) -> None:
+        """Take in one bucket's payload. Nothing is remembered before ``commit``.
+
+        Raises:
+            CodecError: not a payload of this bucket.
+        """
+        out = self._received[bucket.slice]
+        if self.channel.silent(eta):
+            out[:] = 0
+        elif self.memory is None:
+            self._compressor.decode(payload, bucket.blocks, out)
+        else:
+            self._compressor.decode_onto(payload, bucket.blocks, self.memory[bucket.slice], out)
+
+    def commit(self) -> Floats:
+        """v^ of the round, float32[d], valid until the next ``decode``."""
+        if self.memory is None:
+            return self._received
+        self.memory, self._received = self._received, self.memory
+        return self.memory

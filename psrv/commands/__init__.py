@@ -1,0 +1,1 @@
+"""What stands behind the commands of ``psrv/cli.py``; imported when a command runs."""

@@ -1,0 +1,144 @@
+"""The job: what every worker must agree on before the first round.
+
+Each worker describes its job when it joins; the first description fixes the run, and a
+worker whose job differs is turned away with the first difference named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from psrv.errors import ConfigError
+from psrv.layout import BLOCK, BlockRule, Layout, Tensor
+from psrv.methods import Method, from_description
+
+MAX_TENSORS = 1 << 17
+MAX_DIMENSION = 1 << 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """Model, method and seed of a run.
+
+    Attributes:
+        task: a built-in task's name, or ``script``.
+        method: resolved.
+        tensors: in forward order.
+        blocks: see ``Layout.build``.
+        seed: of every random choice, in [0, 2^63).
+        decays: weight decay of each parameter group; groups are numbered from 0.
+        check_every: replicas are compared every so many rounds; 0 never.
+        options: further plain values that must agree, such as the batch size.
+    """
+
+    task: str
+    method: Method
+    tensors: tuple[Tensor, ...]
+    blocks: BlockRule = BLOCK
+    seed: int = 0
+    decays: tuple[float, ...] = (0.0,)
+    check_every: int = 100
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the parameters lie; derived, so that every process derives the same."""
+        return Layout.build(self.tensors, self.blocks)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for the Join message."""
+        return {
+            "task": self.task,
+            "method": self.method.describe(),
+            "seed": self.seed,
+            "blocks": self.blocks,
+            "decays": list(self.decays),
+            "check_every": self.check_every,
+            "options": dict(self.options),
+            "tensors": [[t.name, list(t.shape), t.group] for t in self.tensors],
+            "layout": self.layout.digest().hex(),
+        }
+
+
+def job_from_description(described: Mapping[str, Any]) -> Job:
+    """The job that a peer described.
+
+    Raises:
+        ConfigError: not a job, a job too large to hold, or one whose layout this version
+            of psrv would cut in another way.
+    """
+    try:
+        rows = described["tensors"]
+        if not 0 < len(rows) <= MAX_TENSORS:
+            raise ConfigError(f"a job of {len(rows)} tensors; expected 1 to {MAX_TENSORS}")
+        tensors = tuple(
+            Tensor(_text(name), tuple(_count(n) for n in shape), _count(group))
+            for name, shape, group in rows
+        )
+        blocks = described["blocks"]
+        if blocks not in ("tensor", "global"):
+            blocks = _count(blocks)
+        decays = tuple(float(d) for d in described["decays"])
+        job = Job(
+            _text(described["task"]),
+            from_description(described["method"]),
+            tensors,
+            blocks,
+            _count(described["seed"]),
+            decays,
+            _count(described["check_every"]),
+            tuple(sorted(described["options"].items())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"not a description of a job: {error!r}") from error
+    size = sum(t.size for t in tensors)
+    if size > MAX_DIMENSION:
+        raise ConfigError(f"a model of {size} parameters; at most {MAX_DIMENSION} can be served")
+    if isinstance(blocks, int) and size // max(1, blocks) > 1 << 24:
+        raise ConfigError(f"blocks of {blocks} cut {size} parameters into more than 2^24 blocks")
+    if job.layout.groups != len(decays):
+        raise ConfigError(f"{len(decays)} weight decays for {job.layout.groups} parameter groups")
+    if described.get("layout") != job.layout.digest().hex():
+        raise ConfigError("the layout digest does not match its tensors: another version of psrv")
+    return job
+
+
+def difference(mine: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
+    """The first thing in which a job differs from the run's, as a sentence; None if equal."""
+    for key in ("task", "method", "seed", "blocks", "decays", "check_every", "options"):
+        a, b = mine.get(key), others.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            name = next(k for k in sorted({*a, *b}) if a.get(k) != b.get(k))
+            if "name" in a and a.get("name") != b.get("name"):
+                name = "name"
+            return f"{key} {name} is {a.get(name)!r}, the run has {b.get(name)!r}"
+        return f"{key} is {a!r}, the run has {b!r}"
+    rows, expected = mine["tensors"], others["tensors"]
+    for i, (a, b) in enumerate(zip(rows, expected, strict=False)):
+        if list(a) != list(b):
+            return f"parameter {i} is {_row(a)}, the run has {_row(b)}"
+    if len(rows) != len(expected):
+        return f"the model has {len(rows)} parameters, the run has {len(expected)}"
+    return None if mine == others else "the jobs differ"
+
+
+def _row(row: Any) -> str:
+    name, shape, group = row
+    return f"'{name}' {tuple(shape)}" + (f" in group {group}" if group else "")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a count")
+    return value

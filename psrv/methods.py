@@ -1,0 +1,247 @@
+"""The methods, as rows of one table: what goes out, through which channels, into which rule.
+
+A new method is a row here. ``resolve`` turns a name and the user's options into a
+``Method``; any uplink, downlink, compressor and rule may be combined, and a combination
+that cannot work is refused with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from psrv.codec.channel import Channel, Feedback
+from psrv.errors import ConfigError
+
+OUTGOING = ("gradient", "nesterov", "ema")
+"""What a worker sends: g; mu m + g after m <- mu m + g; or m after m <- beta m + (1 - beta) g."""
+
+RULES = ("sgd", "nesterov", "ef-nesterov", "amsgrad")
+"""How the received vector updates the model; see ``worker/rules.py``."""
+
+_USED_BY_RULE = {
+    "sgd": (),
+    "nesterov": ("momentum",),
+    "ef-nesterov": ("momentum",),
+    "amsgrad": ("beta1", "beta2", "nu", "decoupled"),
+}
+_USED_BY_OUTGOING = {"gradient": (), "nesterov": ("momentum",), "ema": ("momentum",)}
+_CHANNEL_OPTIONS = ("uplink", "downlink", "compressor", "up_compressor", "down_compressor", "rule")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything that a worker and a server need to know of a method.
+
+    Attributes:
+        up, down: the channels.
+        momentum: mu, or beta of signum; in [0, 1).
+        weight_decay: lambda >= 0; each rule says where it enters.
+        decoupled: weight decay as in AdamW (amsgrad only).
+        beta1, beta2: in [0, 1). nu: > 0, inside the root.
+    """
+
+    name: str
+    outgoing: str
+    up: Channel
+    down: Channel
+    rule: str
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.99
+    nu: float = 1e-8
+    summary: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+
+    @property
+    def compressor(self) -> str:
+        """The compressors as one word, or as ``up/down`` where they differ."""
+        up, down = self.up.compressor, self.down.compressor
+        return up if up == down else f"{up}/{down}"
+
+    @property
+    def used_options(self) -> tuple[str, ...]:
+        """The options that change what this method does."""
+        named = _USED_BY_RULE[self.rule] + _USED_BY_OUTGOING[self.outgoing]
+        return ("weight_decay", *dict.fromkeys(named))
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values: what two workers must agree on, and what goes into job.json."""
+        described: dict[str, Any] = {
+            "name": self.name,
+            "outgoing": self.outgoing,
+            "uplink": str(self.up.feedback),
+            "downlink": str(self.down.feedback),
+            "up_compressor": self.up.compressor,
+            "down_compressor": self.down.compressor,
+            "rescale": self.up.rescale or self.down.rescale,
+            "rule": self.rule,
+        }
+        return described | {name: getattr(self, name) for name in self.used_options}
+
+
+def from_description(described: Mapping[str, Any]) -> Method:
+    """The method that ``describe`` described. Raises ``ConfigError`` for anything else."""
+    try:
+        rescale = bool(described["rescale"])
+        up, down = (
+            Channel(Feedback(described[link]), str(described[spec]), rescale and described[link] == "ef")
+            for link, spec in (("uplink", "up_compressor"), ("downlink", "down_compressor"))
+        )
+        known = {f.name for f in fields(Method)}
+        options = {k: v for k, v in described.items() if k in known - {"name", "outgoing", "rule"}}
+        method = Method(
+            str(described["name"]),
+            str(described["outgoing"]),
+            up,
+            down,
+            str(described["rule"]),
+            **options,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"not a description of a method: {error!r}") from error
+    _check(method)
+    return method
+
+
+def _row(
+    name: str,
+    outgoing: str,
+    up: tuple[str, str],
+    down: tuple[str, str],
+    rule: str,
+    summary: str,
+    source: str,
+    rescale: bool = False,
+    **options: Any,
+) -> Method:
+    channels = (Channel(Feedback(f), c, rescale) for f, c in (up, down))
+    return Method(name, outgoing, *channels, rule, summary=summary, source=source, **options)
+
+
+_DENSE = ("plain", "dense")
+_VOTE = ("plain", "sign-unscaled")
+_EF = "Zheng, Huang and Kwok 2019"
+_CD = "Wang, Lin and Chen 2022"
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            _row("sgd", "gradient", _DENSE, _DENSE, "sgd", "full-precision SGD", "baseline"),
+            _row(
+                "sgdm", "gradient", _DENSE, _DENSE, "nesterov",
+                "full-precision SGD with Nesterov momentum", "torch.optim.SGD(nesterov=True)",
+            ),
+            _row(
+                "signsgd", "gradient", _VOTE, _VOTE, "sgd",
+                "signs up, majority vote down", "Bernstein et al. 2018",
+            ),
+            _row(
+                "signum", "ema", _VOTE, _VOTE, "sgd",
+                "signs of local momentum up, majority vote down", "Bernstein et al. 2019",
+            ),
+            _row(
+                "dist-ef-sgd", "gradient", ("ef", "sign"), ("ef", "sign"), "sgd",
+                "error feedback both ways", f"{_EF}, Algorithms 2 and 3", rescale=True,
+            ),
+            _row(
+                "dist-ef-sgdm", "nesterov", ("ef", "sign"), ("ef", "sign"), "ef-nesterov",
+                "dist-EF-blockSGDM: local Nesterov momentum, error feedback both ways",
+                f"{_EF}, Algorithm 4", rescale=True,
+            ),
+            _row(
+                "amsgrad", "gradient", _DENSE, _DENSE, "amsgrad",
+                "full-precision AMSGrad", "Reddi, Kale and Kumar 2018",
+            ),
+            _row(
+                "amsgrad-naive", "gradient", ("plain", "sign"), ("plain", "sign"), "amsgrad",
+                "AMSGrad on compressed gradients, nothing remembered", f"{_CD}, section 7.1",
+            ),
+            _row(
+                "amsgrad-ef", "gradient", ("ef", "sign"), ("ef", "sign"), "amsgrad",
+                "AMSGrad with error feedback both ways", f"{_CD}, section 7.1",
+            ),
+            _row(
+                "cd-adam", "gradient", ("markov", "sign"), ("markov", "sign"), "amsgrad",
+                "AMSGrad with Markov memory both ways", f"{_CD}, Algorithm 1",
+            ),
+        )
+    }
+)  # fmt: skip
+
+
+def resolve(name: str, **options: Any) -> Method:
+    """A method by name, with the user's options in place of the preset's.
+
+    Args:
+        name: a row of ``METHODS``.
+        options: ``momentum``, ``weight_decay``, ``decoupled``, ``beta1``, ``beta2``, ``nu``,
+            ``uplink``, ``downlink``, ``compressor`` (both ways), ``up_compressor``,
+            ``down_compressor``, ``rule``. None means the preset's own.
+
+    Raises:
+        ConfigError: unknown name or option, a value out of range, an option that this method
+            does not use, or a combination that cannot work.
+    """
+    preset = METHODS.get(name)
+    if preset is None:
+        raise ConfigError(f"method '{name}' is unknown; expected one of {', '.join(METHODS)}")
+    given = {k: v for k, v in options.items() if v is not None}
+    known = {f.name for f in fields(Method)} - {"name", "outgoing", "up", "down", "summary", "source"}
+    for option in given:
+        if option not in known and option not in _CHANNEL_OPTIONS:
+            allowed = ", ".join(sorted({*known, *_CHANNEL_OPTIONS}))
+            raise ConfigError(f"option '{option}' is unknown; expected one of {allowed}")
+    both = given.pop("compressor", None)
+    up = _channel(preset.up, "uplink", "up_compressor", both, given)
+    down = _channel(preset.down, "downlink", "down_compressor", both, given)
+    rule = given.pop("rule", preset.rule)
+    if rule not in RULES:
+        raise ConfigError(f"rule '{rule}' is unknown; expected one of {', '.join(RULES)}")
+    method = replace(preset, up=up, down=down, rule=rule)
+    for option, value in given.items():
+        if option not in method.used_options and value != getattr(preset, option):
+            raise ConfigError(
+                f"method '{name}' does not use {option}; it uses {', '.join(method.used_options)}"
+            )
+    method = replace(method, **given)
+    _check(method)
+    return method
+
+
+def _channel(
+    preset: Channel, link: str, spec: str, both: str | None, given: dict[str, Any]
+) -> Channel:
+    feedback = given.pop(link, preset.feedback)
+    try:
+        feedback = Feedback(feedback)
+    except ValueError:
+        allowed = ", ".join(Feedback)
+        raise ConfigError(f"{link} '{feedback}' is unknown; expected one of {allowed}") from None
+    compressor = given.pop(spec, None) or both or preset.compressor
+    return Channel(feedback, compressor, preset.rescale and feedback is Feedback.EF)
+
+
+def _check(method: Method) -> None:
+    if method.outgoing not in OUTGOING or method.rule not in RULES:
+        raise ConfigError(f"method '{method.name}' has no outgoing '{method.outgoing}' or no rule '{method.rule}'")
+    for option in ("momentum", "beta1", "beta2"):
+        value = _number(method, option)
+        if not 0 <= value < 1:
+            raise ConfigError(f"{option} is {value}; expected a number from 0 to below 1")
+    if not _number(method, "nu") > 0:
+        raise ConfigError(f"nu is {method.nu}; expected a number above 0")
+    if not 0 <= _number(method, "weight_decay") < float("inf"):
+        raise ConfigError(f"weight_decay is {method.weight_decay}; expected 0 or more")
+
+
+def _number(method: Method, option: str) -> float:
+    value = getattr(method, option)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{option} is {value!r}; expected a number")
+    return float(value)

@@ -1,0 +1,80 @@
+"""Which samples each worker trains on, round by round.
+
+The samples are dealt once, in a seeded random order, so that the shards are disjoint
+and cover everything; their sizes differ by at most one. Every epoch each worker goes
+through its shard in a new order. A batch is always full: what is left of a shard at
+the end of an epoch is dropped, and since the order changes, it is others next time.
+An epoch has the same number of rounds on every worker.
+
+The orders come from raw Philox output, whose stream NumPy promises not to change, and
+not from ``Generator.permutation``, which may: workers with different NumPy versions
+must still deal the same disjoint shards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psrv.errors import ConfigError
+
+_DEAL = 1
+_EPOCH = 2
+
+
+class Shards:
+    """The samples 0 to N - 1, dealt over n workers and cut into batches."""
+
+    def __init__(self, samples: int, workers: int, batch: int, seed: int, task: str) -> None:
+        """Deal the samples.
+
+        Args:
+            samples: N.
+            workers: n, at most N.
+            batch: samples a worker takes each round, at most floor(N / n).
+            seed: at least 0.
+            task: for messages.
+
+        Raises:
+            ConfigError: more workers than samples, or a batch that no shard can fill.
+        """
+        if workers > samples:
+            raise ConfigError(
+                f"task {task} has {samples} training samples for {workers} workers; "
+                "each worker needs at least one"
+            )
+        smallest = samples // workers
+        if not 1 <= batch <= smallest:
+            raise ConfigError(
+                f"task {task}: batch is {batch}; a worker's shard holds {smallest} of the "
+                f"{samples} training samples, so batch must be 1 to {smallest}"
+            )
+        self.workers = workers
+        self.size = batch
+        self.seed = seed
+        self.rounds_per_epoch = smallest // batch
+        self._dealt = permutation(samples, _DEAL, seed, 0, 0)
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def rows(self, rank: int) -> NDArray[np.int64]:
+        """The samples of a worker: int64, shape (N // n or one more,), in no useful order."""
+        return self._dealt[rank :: self.workers]
+
+    def batch(self, rank: int, round: int) -> NDArray[np.int64]:
+        """The samples of a worker in a round: int64, shape (batch,)."""
+        epoch, step = divmod(round, self.rounds_per_epoch)
+        known, order = self._orders.get(rank, (-1, self._dealt))
+        if known != epoch:
+            rows = self.rows(rank)
+            order = rows[permutation(rows.size, _EPOCH, self.seed, epoch, rank)]
+            self._orders[rank] = epoch, order
+        return order[step * self.size : (step + 1) * self.size]
+
+
+def permutation(count: int, *key: int) -> NDArray[np.int64]:
+    """A random order of 0 to count - 1 that depends on the key alone.
+
+    Keys of one kind must have one length: a seed sequence takes (1,) and (1, 0) for equal.
+    """
+    raw = np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
+    return np.argsort(raw, kind="stable")

@@ -1,0 +1,1 @@
+"""The server: membership and aggregation as state machines, and the process around them."""

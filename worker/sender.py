@@ -1,0 +1,76 @@
+"""What one worker sends: its gradient, local momentum, and the memory of its uplink.
+
+This is the part of a worker that no peer has: lost when the worker is lost. The part that
+all workers share is ``worker/replica.py``. Pure: no sockets, threads or clock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from psrv.codec.base import Bucket, Bytes, Floats, aligned
+from psrv.codec.channel import Uplink
+from psrv.errors import NonFiniteError
+from psrv.layout import Layout
+from psrv.methods import Method
+from psrv.worker import update_kernels as kernels
+
+
+class Sender:
+    """The sending half of worker ``rank``.
+
+    Each round: write the gradient into ``gradient``, ``encode`` every bucket once, then
+    ``commit`` when the round is complete, or leave it: without a commit nothing happened.
+
+    Attributes:
+        momentum: float32[d], local momentum; None where the method sends the gradient.
+    """
+
+    def __init__(self, method: Method, layout: Layout, seed: int, rank: int) -> None:
+        self.method, self.layout, self.rank = method, layout, rank
+        self.uplink = Uplink(method.up, layout.buckets, seed, rank)
+        self.momentum: Floats | None = None
+        self._next: Floats | None = None
+        if method.outgoing != "gradient":
+            self.momentum, self._next = aligned(layout.dimension), aligned(layout.dimension)
+
+    @property
+    def gradient(self) -> Floats:
+        """float32[d] to write this round's gradient into. Another array after a commit."""
+        return self.uplink.buffer
+
+    def encode(self, bucket: Bucket, round: int, eta: float) -> Bytes:
+        """The payload of one bucket; uses up that part of ``gradient``.
+
+        Raises:
+            NonFiniteError: naming the tensor, its element and the round. No state changes.
+        """
+        self._prepare(bucket)
+        try:
+            return self.uplink.encode(bucket, round, eta)
+        except NonFiniteError as error:
+            at = bucket.start + (error.coordinate or 0)
+            tensor = self.layout.tensor_at(at)
+            index = np.unravel_index(at - self.layout.offsets[tensor.name], tensor.shape)
+            place = ", ".join(str(int(i)) for i in index)
+            raise NonFiniteError(
+                f"worker {self.rank}: the gradient of '{tensor.name}' is not finite in round "
+                f"{round}, at element [{place}] ({error}); no parameter or memory was changed",
+                at,
+            ) from error
+
+    def _prepare(self, bucket: Bucket) -> None:
+        if self.momentum is None or self._next is None:
+            return
+        s, mu = bucket.slice, self.method.momentum
+        g, m, following = self.gradient[s], self.momentum[s], self._next[s]
+        if self.method.outgoing == "nesterov":
+            kernels.local_nesterov(g, m, following, np.float32(mu))
+        else:
+            kernels.local_ema(g, m, following, np.float32(mu), np.float32(1.0 - mu))
+
+    def commit(self) -> None:
+        """Make this round's momentum and memory the state."""
+        self.uplink.commit()
+        if self.momentum is not None:
+            self.momentum, self._next = self._next, self.momentum
