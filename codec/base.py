@@ -23,6 +23,10 @@ reduce(payloads, blocks, out, residual, rho)
 payload_bytes(blocks)
     The exact size that encode will write.
 
+Vectors are contiguous float32[d], and what is written is writable: anything else, and a
+reduction of no payload, is a ``CodecError``, since kernels check nothing themselves.
+Neither vectors nor payloads need any alignment.
+
 ``blocks`` fixes which coordinates share a scale; ``key`` seeds the counter-based
 generator for compressors that draw (``codec/rng.py``), and is ignored by the others.
 """
@@ -42,7 +46,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blocks:
     """How one bucket is cut into blocks.
 
@@ -59,7 +63,7 @@ class Blocks:
     dimension: int = field(init=False)
 
     def __post_init__(self) -> None:
-        edges = np.ascontiguousarray(self.edges, dtype=np.int64)
+        edges = np.array(self.edges, np.int64)  # a copy: kernels rely on what is checked here
         if edges.size < 2 or edges[0] != 0 or (np.diff(edges) < 1).any():
             raise CodecError("block edges must ascend from 0, with no empty block")
         bits = np.zeros(edges.size, np.int64)
@@ -147,9 +151,27 @@ class Compressor(ABC):
         norm = float(np.square(buffer, dtype=np.float64).sum())
         return 1.0 if norm == 0 else 1.0 - float(np.square(x, dtype=np.float64).sum()) / norm
 
+    def room(self, out: Bytes, blocks: Blocks) -> int:
+        """``address`` of the uint8[m] that ``encode`` fills, or ``CodecError``."""
+        size = self.payload_bytes(blocks)
+        flags = out.flags
+        if (
+            out.dtype != np.uint8
+            or out.shape != (size,)
+            or not (flags.c_contiguous and flags.writeable)
+        ):
+            raise CodecError(
+                f"{self.spec} payload needs a writable contiguous uint8[{size}], "
+                f"got {out.dtype}{list(out.shape)}"
+            )
+        return address(out)
+
     def check(self, payload: Bytes, blocks: Blocks) -> Bytes:
         """The payload as a flat uint8 array, or ``CodecError`` if its size is wrong."""
-        view = np.frombuffer(payload, np.uint8)
+        try:
+            view = np.frombuffer(payload, np.uint8)
+        except (TypeError, ValueError) as error:
+            raise CodecError(f"{self.spec} payload is not a run of bytes: {error}") from None
         expected = self.payload_bytes(blocks)
         if view.size != expected:
             raise CodecError(
@@ -175,14 +197,37 @@ def address(array: NDArray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def addresses(arrays: Sequence[NDArray]) -> NDArray[np.int64]:
-    """``address`` of each, as int64[n] for a kernel."""
-    return np.array([address(a) for a in arrays], np.int64)
+def addresses(payloads: Sequence[Bytes]) -> NDArray[np.int64]:
+    """``address`` of each, as int64[n] for a kernel; n >= 1, or ``CodecError``."""
+    if not payloads:
+        raise CodecError("there is no payload to reduce")
+    return np.array([address(p) for p in payloads], np.int64)
 
 
-def residual_address(residual: Floats | None) -> int:
-    """``address``, or 0 where there is no residual."""
-    return 0 if residual is None else address(residual)
+def source(vector: Floats, blocks: Blocks) -> int:
+    """``address`` of a float32[d] to read, or ``CodecError`` if it is something else."""
+    if (
+        vector.dtype != np.float32
+        or vector.shape != (blocks.dimension,)
+        or not vector.flags.c_contiguous
+    ):
+        raise CodecError(
+            f"expected a contiguous float32[{blocks.dimension}], "
+            f"got {vector.dtype}{list(vector.shape)} with strides {vector.strides}"
+        )
+    return address(vector)
+
+
+def target(vector: Floats, blocks: Blocks) -> int:
+    """``source`` for a vector that is written to."""
+    if not vector.flags.writeable:
+        raise CodecError("the vector to write to is read-only")
+    return source(vector, blocks)
+
+
+def residual_address(residual: Floats | None, blocks: Blocks) -> int:
+    """``source``, or 0 where there is no residual."""
+    return 0 if residual is None else source(residual, blocks)
 
 
 def first_not_finite(buffer: Floats, start: int, stop: int) -> NonFiniteError:

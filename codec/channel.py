@@ -14,7 +14,9 @@ any bucket on any worker, leaves every state as it was.
 
 rho is 1, or with ``rescale`` eta_{t-1} / eta_t (dist-EF, Algorithm 2, line 4), where
 eta_{t-1} is the last step size that was not zero; it is 0 before there is one. While
-eta_t is 0 a rescaled channel sends nothing and keeps its error.
+eta_t is 0 a rescaled channel sends nothing and keeps what it remembers. Both channels of
+a method are rescaled or neither is: half a round would leave the two ends of a Markov
+channel apart.
 
 Sources: EF: Zheng, Huang and Kwok 2019, Algorithm 2. Markov: Richtarik, Sokolov and
 Fatkhullin 2021 (EF21); both ways: Wang, Lin and Chen 2022 (CD-Adam), Algorithm 1.
@@ -31,7 +33,7 @@ import numpy as np
 from psrv.codec import kernels, rng
 from psrv.codec.base import Bucket, Bytes, Compressor, Floats, address, aligned
 from psrv.codec.registry import parse
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, NonFiniteError
 
 EMPTY: Bytes = np.empty(0, np.uint8)
 
@@ -49,7 +51,7 @@ class Channel:
     """One direction: its feedback, its compressor's spec, and whether rho follows eta.
 
     Raises:
-        ConfigError: feedback over a compressor that is not contractive.
+        ConfigError: an unknown compressor, or feedback over one that is not contractive.
     """
 
     feedback: Feedback
@@ -57,7 +59,8 @@ class Channel:
     rescale: bool = False
 
     def __post_init__(self) -> None:
-        if self.feedback is not Feedback.PLAIN and not parse(self.compressor).contractive:
+        contractive = parse(self.compressor).contractive
+        if self.feedback is not Feedback.PLAIN and not contractive:
             raise ConfigError(
                 f"{self.feedback} feedback cannot use compressor '{self.compressor}': it does not "
                 "shrink the error (no scale is sent), so the memory would grow without bound; "
@@ -69,8 +72,8 @@ class Channel:
         return 0 if self.silent(eta) else parse(self.compressor).payload_bytes(bucket.blocks)
 
     def silent(self, eta: float) -> bool:
-        """Whether nothing is sent: a rescaled error channel while the step size is zero."""
-        return self.feedback is Feedback.EF and self.rescale and eta == 0
+        """Whether nothing is sent: a rescaled channel while the step size is zero."""
+        return self.rescale and eta == 0
 
     def rho(self, eta: float, last: float) -> float:
         """The factor of the remembered error; ``last`` is the last non-zero eta, or 0."""
@@ -108,12 +111,15 @@ class Uplink:
             uint8[m], valid until this bucket is encoded again.
 
         Raises:
-            NonFiniteError: with the coordinate in the flat vector. No state has changed.
+            NonFiniteError: with the coordinate in the bucket. No state has changed.
         """
         self._etas[bucket.index] = eta
-        if self.channel.silent(eta):
-            return EMPTY
         x = self.buffer[bucket.slice]
+        if self.channel.silent(eta):
+            bad = kernels.first_not_finite(address(x), x.size)
+            if bad >= 0:
+                raise NonFiniteError(f"coordinate {bad} is {x[bad]}, not a finite number", bad)
+            return EMPTY
         if self.memory is not None:
             h = self.memory[bucket.slice]
             if self.channel.feedback is Feedback.MARKOV:
@@ -134,9 +140,10 @@ class Uplink:
                     self.buffer[bucket.slice] = self.memory[bucket.slice]  # type: ignore[index]
             self.buffer, self.memory = self.memory, self.buffer  # type: ignore[assignment]
         elif self.channel.feedback is Feedback.MARKOV:
-            for bucket in self._buckets:
-                h = self.memory[bucket.slice]  # type: ignore[index]
-                self._compressor.decode_onto(self._payloads[bucket.index], bucket.blocks, h, h)
+            for bucket, eta in zip(self._buckets, self._etas, strict=True):
+                if not self.channel.silent(eta):
+                    h = self.memory[bucket.slice]  # type: ignore[index]
+                    self._compressor.decode_onto(self._payloads[bucket.index], bucket.blocks, h, h)
         self._last = [eta or last for eta, last in zip(self._etas, self._last, strict=True)]
 
 
@@ -253,7 +260,7 @@ class Downlink:
         """
         out = self._received[bucket.slice]
         if self.channel.silent(eta):
-            out[:] = 0
+            out[:] = 0 if self.memory is None else self.memory[bucket.slice]
         elif self.memory is None:
             self._compressor.decode(payload, bucket.blocks, out)
         else:

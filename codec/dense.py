@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from psrv.codec import kernels
-from psrv.codec.base import Blocks, Bytes, Compressor, Floats, address, addresses, residual_address
+from psrv.codec.base import (
+    Blocks,
+    Bytes,
+    Compressor,
+    Floats,
+    address,
+    addresses,
+    residual_address,
+    source,
+    target,
+)
 from psrv.errors import CodecError, NonFiniteError
 
 
@@ -22,7 +32,8 @@ class Dense(Compressor):
         return 4 * blocks.dimension
 
     def encode(self, buffer: Floats, blocks: Blocks, key: int, out: Bytes) -> None:
-        bad = kernels.first_not_finite(address(buffer), buffer.size)
+        self.room(out, blocks)
+        bad = kernels.first_not_finite(target(buffer, blocks), buffer.size)
         if bad >= 0:
             raise NonFiniteError(f"coordinate {bad} is {buffer[bad]}, not a finite number", bad)
         out[:] = buffer.view(np.uint8)
@@ -30,11 +41,12 @@ class Dense(Compressor):
 
     def decode(self, payload: Bytes, blocks: Blocks, out: Floats) -> None:
         data = self._finite(payload, blocks)
+        target(out, blocks)
         out.view(np.uint8)[:] = data
 
     def decode_onto(self, payload: Bytes, blocks: Blocks, base: Floats, out: Floats) -> None:
         data = self._finite(payload, blocks)
-        kernels.add_onto(address(data), out.size, address(base), address(out))
+        kernels.add_onto(address(data), out.size, source(base, blocks), target(out, blocks))
 
     def reduce(
         self,
@@ -46,12 +58,18 @@ class Dense(Compressor):
     ) -> None:
         data = [self._finite(p, blocks) for p in payloads]
         kernels.reduce_dense(
-            addresses(data), out.size, address(out), residual_address(residual), np.float32(rho)
+            addresses(data),
+            out.size,
+            target(out, blocks),
+            residual_address(residual, blocks),
+            np.float32(rho),
         )
 
     def _finite(self, payload: Bytes, blocks: Blocks) -> Bytes:
         data = self.check(payload, blocks)
         bad = kernels.first_not_finite(address(data), blocks.dimension)
         if bad >= 0:
-            raise CodecError(f"dense payload holds a number that is not finite, at coordinate {bad}")
+            raise CodecError(
+                f"dense payload holds a number that is not finite, at coordinate {bad}"
+            )
         return data

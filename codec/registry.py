@@ -8,9 +8,7 @@ from psrv.codec.sign import Sign
 from psrv.codec.unscaled import SignUnscaled
 from psrv.errors import ConfigError
 
-COMPRESSORS: dict[str, type[Compressor]] = {
-    kind.spec: kind for kind in (Dense, Sign, SignUnscaled)
-}
+COMPRESSORS: dict[str, type[Compressor]] = {kind.spec: kind for kind in (Dense, Sign, SignUnscaled)}
 
 
 def parse(spec: str) -> Compressor:
@@ -21,5 +19,7 @@ def parse(spec: str) -> Compressor:
     """
     kind = COMPRESSORS.get(spec)
     if kind is None:
-        raise ConfigError(f"compressor '{spec}' is unknown; expected one of {', '.join(COMPRESSORS)}")
+        raise ConfigError(
+            f"compressor '{spec}' is unknown; expected one of {', '.join(COMPRESSORS)}"
+        )
     return kind()

@@ -31,7 +31,7 @@ SERVER = 0xFFFFFFFF
 
 
 class Purpose(IntEnum):
-    """What a stream is drawn for, so that no two uses share bits. Numbers are part of the format."""
+    """What a stream is drawn for, so that no two uses share bits; its number is in the format."""
 
     TIE = 1
 

@@ -25,6 +25,8 @@ from psrv.codec.base import (
     addresses,
     first_not_finite,
     residual_address,
+    source,
+    target,
 )
 from psrv.errors import CodecError
 
@@ -41,7 +43,11 @@ class Sign(Compressor):
     def encode(self, buffer: Floats, blocks: Blocks, key: int, out: Bytes) -> None:
         lanes = np.empty(64, np.float32)
         bad = kernels.encode_sign(
-            address(buffer), blocks.edges, blocks.bit_edges, address(out), address(lanes)
+            target(buffer, blocks),
+            blocks.edges,
+            blocks.bit_edges,
+            self.room(out, blocks),
+            address(lanes),
         )
         if bad >= 0:
             start, stop = int(blocks.edges[bad]), int(blocks.edges[bad + 1])
@@ -49,12 +55,16 @@ class Sign(Compressor):
 
     def decode(self, payload: Bytes, blocks: Blocks, out: Floats) -> None:
         data = self._checked(payload, blocks)
-        kernels.decode_sign(address(data), blocks.edges, blocks.bit_edges, address(out))
+        kernels.decode_sign(address(data), blocks.edges, blocks.bit_edges, target(out, blocks))
 
     def decode_onto(self, payload: Bytes, blocks: Blocks, base: Floats, out: Floats) -> None:
         data = self._checked(payload, blocks)
         kernels.decode_sign_onto(
-            address(data), blocks.edges, blocks.bit_edges, address(base), address(out)
+            address(data),
+            blocks.edges,
+            blocks.bit_edges,
+            source(base, blocks),
+            target(out, blocks),
         )
 
     def reduce(
@@ -70,8 +80,8 @@ class Sign(Compressor):
             addresses(data),
             blocks.edges,
             blocks.bit_edges,
-            address(out),
-            residual_address(residual),
+            target(out, blocks),
+            residual_address(residual, blocks),
             np.float32(rho),
         )
 

@@ -17,7 +17,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from psrv.codec import kernels
-from psrv.codec.base import Blocks, Bytes, Compressor, Floats, address, addresses, residual_address
+from psrv.codec.base import (
+    Blocks,
+    Bytes,
+    Compressor,
+    Floats,
+    address,
+    addresses,
+    residual_address,
+    source,
+    target,
+)
 from psrv.errors import NonFiniteError
 
 
@@ -31,17 +41,21 @@ class SignUnscaled(Compressor):
         return (blocks.dimension + 7) // 8
 
     def encode(self, buffer: Floats, blocks: Blocks, key: int, out: Bytes) -> None:
-        bad = kernels.encode_unscaled(address(buffer), buffer.size, np.uint64(key), address(out))
+        x, bits = target(buffer, blocks), self.room(out, blocks)
+        bad = kernels.encode_unscaled(x, buffer.size, np.uint64(key), bits)
         if bad >= 0:
             raise NonFiniteError(f"coordinate {bad} is {buffer[bad]}, not a finite number", bad)
-        kernels.subtract_signs(address(out), buffer.size, address(buffer))
+        kernels.subtract_signs(bits, buffer.size, x)
 
     def decode(self, payload: Bytes, blocks: Blocks, out: Floats) -> None:
-        kernels.decode_unscaled(address(self.check(payload, blocks)), out.size, address(out))
+        data = self.check(payload, blocks)
+        kernels.decode_unscaled(address(data), out.size, target(out, blocks))
 
     def decode_onto(self, payload: Bytes, blocks: Blocks, base: Floats, out: Floats) -> None:
         data = self.check(payload, blocks)
-        kernels.decode_unscaled_onto(address(data), out.size, address(base), address(out))
+        kernels.decode_unscaled_onto(
+            address(data), out.size, source(base, blocks), target(out, blocks)
+        )
 
     def reduce(
         self,
@@ -53,5 +67,9 @@ class SignUnscaled(Compressor):
     ) -> None:
         data = [self.check(p, blocks) for p in payloads]
         kernels.reduce_unscaled(
-            addresses(data), out.size, address(out), residual_address(residual), np.float32(rho)
+            addresses(data),
+            out.size,
+            target(out, blocks),
+            residual_address(residual, blocks),
+            np.float32(rho),
         )

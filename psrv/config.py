@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +56,7 @@ def load(
     *,
     file: Path | None = None,
     defaults: Mapping[str, object] | None = None,
+    only: Collection[str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> S:
     """Build a configuration from all the places an option can be set.
@@ -66,11 +67,13 @@ def load(
             other configurations are passed over.
         file: a .toml or .json file.
         defaults: in place of the model's own defaults, below everything else.
+        only: the options to look for; the others keep the model's own defaults.
         environ: in place of ``os.environ``.
 
     Raises:
         ConfigError: the first thing that cannot work.
     """
+    names = set(model.model_fields) if only is None else set(only)
     values: dict[str, object] = {}
     labels: dict[str, str] = {}
     for source in (
@@ -81,7 +84,7 @@ def load(
         {name: (flag_of(name), value) for name, value in (flags or {}).items()},
     ):
         for name, (label, value) in source.items():
-            if value is not None and name in model.model_fields:
+            if value is not None and name in names:
                 values[name], labels[name] = value, label
     return model.model_validate(values, context=labels)
 

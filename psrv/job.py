@@ -62,6 +62,18 @@ class Job:
             "layout": self.layout.digest().hex(),
         }
 
+    def about(self, workers: int, servers: int) -> dict[str, Any]:
+        """The fields of summary.json that say what was run."""
+        return {
+            "method": self.method.name,
+            "compressor": self.method.compressor,
+            "task": self.task,
+            "workers": workers,
+            "servers": servers,
+            "dimension": self.layout.dimension,
+            "seed": self.seed,
+        }
+
 
 def job_from_description(described: Mapping[str, Any]) -> Job:
     """The job that a peer described.

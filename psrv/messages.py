@@ -264,7 +264,12 @@ Message: TypeAlias = (
 def describe(message: Message) -> str:
     """One line of plain ASCII for logs, of bounded length; a peer's text comes out escaped."""
     parts = [type(message).__name__]
-    parts += [f"{field.name}={show(getattr(message, field.name))}" for field in fields(message)]
+    for field in fields(message):
+        value = getattr(message, field.name)
+        # A view, so that a short payload is shown by its size like a long one.
+        if field.name == "payload" and isinstance(value, bytes):
+            value = memoryview(value)
+        parts.append(f"{field.name}={show(value)}")
     return " ".join(parts)
 
 

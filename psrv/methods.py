@@ -89,7 +89,7 @@ def from_description(described: Mapping[str, Any]) -> Method:
     try:
         rescale = bool(described["rescale"])
         up, down = (
-            Channel(Feedback(described[link]), str(described[spec]), rescale and described[link] == "ef")
+            Channel(Feedback(described[link]), str(described[spec]), rescale)
             for link, spec in (("uplink", "up_compressor"), ("downlink", "down_compressor"))
         )
         known = {f.name for f in fields(Method)}
@@ -200,6 +200,8 @@ def resolve(name: str, **options: Any) -> Method:
     both = given.pop("compressor", None)
     up = _channel(preset.up, "uplink", "up_compressor", both, given)
     down = _channel(preset.down, "downlink", "down_compressor", both, given)
+    if Feedback.EF not in (up.feedback, down.feedback):
+        up, down = replace(up, rescale=False), replace(down, rescale=False)
     rule = given.pop("rule", preset.rule)
     if rule not in RULES:
         raise ConfigError(f"rule '{rule}' is unknown; expected one of {', '.join(RULES)}")
@@ -224,7 +226,7 @@ def _channel(
         allowed = ", ".join(Feedback)
         raise ConfigError(f"{link} '{feedback}' is unknown; expected one of {allowed}") from None
     compressor = given.pop(spec, None) or both or preset.compressor
-    return Channel(feedback, compressor, preset.rescale and feedback is Feedback.EF)
+    return Channel(feedback, compressor, preset.rescale)
 
 
 def _check(method: Method) -> None:

@@ -120,7 +120,11 @@ class Settings(BaseModel):
     """Base of the three configurations: frozen, no unknown names, one-line errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        str_strip_whitespace=True,
+        defer_build=True,  # validators are built when first used, and not for --help
     )
 
     @model_validator(mode="wrap")
@@ -153,7 +157,7 @@ class JobConfig(Settings):
     servers: Annotated[
         int,
         Field(ge=1, le=1),
-        Option("Server processes.", "1: this version runs one server process", panel="Server"),
+        Option("Server processes.", "1: this version runs one server process", hidden=True),
     ] = 1
     rounds: Annotated[
         Count | None, Option("Rounds to train; the task has a default.", _COUNT)
@@ -234,7 +238,7 @@ class JobConfig(Settings):
     ] = 100
     on_nonfinite: Annotated[
         Literal["abort"],
-        Option("What to do on NaN or infinity in a gradient: abort.", "abort"),
+        Option("What to do on NaN or infinity in a gradient.", "abort"),
     ] = "abort"
     trace: Trace = False
     out: Out = None
@@ -247,6 +251,9 @@ class JobConfig(Settings):
         values = {name: getattr(self, name) for name in METHOD_OPTIONS}
         return {name: value for name, value in values.items() if value is not None}
 
+
+COMMAND_OPTIONS = frozenset({"workers", "servers", "trace", "out"})
+"""What psrv decides of a job whose training script is the user's own."""
 
 METHOD_OPTIONS = (
     "compressor",

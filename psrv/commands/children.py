@@ -116,24 +116,27 @@ class _Stream:
 
     pipe: IO[bytes]
     log: IO[bytes]
-    output: IO[str]
+    output: IO[str] | None
     prefix: str
     rest: bytes = b""
 
     def read(self) -> bool:
-        """Pass on what has come; False at the end."""
+        """Pass on what has come; False at the end. ``BrokenPipeError`` is raised once, then
+        only the log is written."""
         chunk = os.read(self.pipe.fileno(), 1 << 16)
         self.log.write(chunk)
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         if self.rest and (not chunk or len(self.rest) > LONGEST_LINE):
             lines.append(self.rest)
             self.rest = b""
-        for line in lines:
-            # A progress bar redraws its line after \r: show what a terminal would.
-            text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
-            self.output.write(f"{self.prefix}{text}\n")
-        if lines:
-            self.output.flush()
+        output, self.output = self.output, None
+        if output is not None and lines:
+            for line in lines:
+                # A progress bar redraws its line after \r: show what a terminal would.
+                text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+                output.write(f"{self.prefix}{text}\n")
+            output.flush()
+        self.output = output
         return bool(chunk)
 
 
@@ -257,10 +260,10 @@ class Crew:
 
 
 class Stopped(PsrvError):
-    """A signal asked the launcher to end."""
+    """A signal asked this process to end."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the run's processes are ended")
+    def __init__(self, number: int, what: str = "run stopped") -> None:
+        super().__init__(f"{what} by {signal.Signals(number).name}")
         self.exit_code = 128 + number
 
 
@@ -288,10 +291,10 @@ def caught_signals() -> Iterator[Signals]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # Ignored by whoever started this process (nohup): stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, note)
+            if signal.getsignal(wanted) is not signal.SIG_IGN:
+                before[wanted] = signal.signal(wanted, note)
         yield seen
     finally:
         for number, handler in before.items():

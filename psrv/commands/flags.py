@@ -7,8 +7,10 @@ reads the same wherever a value came from.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 
@@ -46,26 +48,44 @@ def _parameter(model: type[Settings], name: str) -> inspect.Parameter:
     flag = flag_of(name)
     switch = field.annotation is bool
     names = [f"{flag}/--no-{flag[2:]}" if switch else flag, *filter(None, [option.short])]
-    default: Any = typer.Option(
+    default = "" if field.default is None or switch else f" (default {field.default})"
+    shown: Any = typer.Option(
         None,
         *names,
-        help=option.help,
+        help=option.help.removesuffix(".") + default + ".",
         hidden=option.hidden,
         rich_help_panel=option.panel,
-        metavar=None if switch else _metavar(field.annotation),
-        show_default=False if field.default is None or switch else str(field.default),
+        metavar="" if switch else _metavar(field.annotation),
+        show_default=False,
     )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
+        default=shown,
         annotation=bool | None if switch else str | None,
     )
 
 
 def _metavar(annotation: Any) -> str:
-    kinds = {getattr(kind, "__name__", "") for kind in (get_args(annotation) or (annotation,))}
-    for kind, shown in (("Path", "PATH"), ("int", "N"), ("float", "X")):
-        if kind in kinds:
-            return shown
-    return "NAME"
+    """What stands for an option's value in ``--help``: ``N``, ``X``, ``tensor|global``..."""
+    words = []
+    for kind in _alternatives(annotation):
+        if isinstance(kind, str):
+            words.append(kind)
+        elif kind is not type(None):
+            words.append({int: "N", float: "X", Path: "PATH"}.get(kind, "NAME"))
+    return "|".join(words)
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types and literal values that an annotation allows."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin is Literal:
+        yield from get_args(annotation)
+    elif origin in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _alternatives(part)
+    else:
+        yield annotation

@@ -19,8 +19,9 @@ from typing import Any
 
 from psrv.config import JobConfig, ServerConfig
 from psrv.errors import ConfigError
-from psrv.measure.summary import SUMMARY_FILE, write_whole
 from psrv.measure.records import to_json
+from psrv.measure.summary import SUMMARY_FILE, write_whole
+from psrv.options import COMMAND_OPTIONS
 
 JOB_FILE = "job.json"
 LOGS = "logs"
@@ -29,7 +30,7 @@ _OURS = (
     SUMMARY_FILE,
     "trace.json",
     "report.html",
-    "address",
+    "address*",
     "worker-*.jsonl",
     "server-*.jsonl",
     f"{LOGS}/*.log",
@@ -91,7 +92,7 @@ def write_job(
         command: the user's own command, if the run is one.
         method: ``Method.describe()``, if psrv chose the method.
     """
-    config = job.model_dump(mode="json")
+    config = job.model_dump(mode="json", include=set(COMMAND_OPTIONS) if command else None)
     if server is not None:
         config |= server.model_dump(mode="json")
     content = {

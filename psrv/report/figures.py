@@ -46,7 +46,7 @@ _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
 _INK = "#1d232b"
 _FAINT = "#68717d"
 _GRID = "#e4e7eb"
-_LOG_RATIO = 30.0
+_APART = 8.0  # how many times more bytes than another's make an axis logarithmic
 _MOST_POINTS = 500
 
 
@@ -70,9 +70,9 @@ def breakdown_figure(runs: Sequence[Run], name: str, *, narrow: bool = False) ->
     ``narrow`` puts the labels above the bars, for a telephone.
     """
     totals = [sum(_parts(run).values()) for run in runs]
-    longest = max([*totals, 1e-9])
+    longest = max(totals) or 1e-3
     row = 0.56 if narrow else 0.36
-    figure, axes = _figure(4.6 if narrow else 8.4, row * len(runs) + 0.55)
+    figure, axes = _figure(3.75 if narrow else 8.4, row * len(runs) + 0.55, "constrained")
     for place, (run, total) in enumerate(zip(runs, totals, strict=True)):
         left = 0.0
         for part, seconds in _parts(run).items():
@@ -86,7 +86,7 @@ def breakdown_figure(runs: Sequence[Run], name: str, *, narrow: bool = False) ->
                 linewidth=0.5,
             )
             text = milliseconds(seconds)
-            if seconds / longest > (0.026 if narrow else 0.014) * len(text) + 0.01:
+            if seconds / longest > (0.021 if narrow else 0.0105) * len(text) + 0.008:
                 axes.text(
                     (left + seconds / 2) * 1e3,
                     place,
@@ -148,9 +148,7 @@ def curve_figure(
             points at zero then fall away.
     """
     lines = [line for line in series if line.points]
-    log_x = (
-        against_kind == "bytes" and _spread([x for s in lines for x, _ in s.points]) >= _LOG_RATIO
-    )
+    log_x = against_kind == "bytes" and _spread([s.points[-1][0] for s in lines]) >= _APART
     if log_x:
         lines = [Series(s.label, [p for p in s.points if p[0] > 0], s.style) for s in lines]
     values = [y for line in lines for _, y in line.points]
@@ -163,6 +161,8 @@ def curve_figure(
     if not lines:
         return None
     figure, axes = _figure(3.75, 2.65)
+    # Fixed margins, so that the axes of neighbouring figures line up.
+    figure.subplots_adjust(left=0.145, right=0.97, bottom=0.165, top=0.905)
     for line in lines:
         colour, dashes = line_style(line.style)
         points = _thin(line.points)
@@ -179,9 +179,9 @@ def curve_figure(
         axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
-    _ticks(axes, "x", human_bytes if against_kind == "bytes" else _compact, log_x)
+    _ticks(axes, "x", _round_bytes if against_kind == "bytes" else _compact, log_x)
     if metric_kind == "share":
-        _ticks(axes, "y", lambda value: f"{100 * value:.4g} %", log_y)
+        _ticks(axes, "y", lambda value: f"{100 * value:.4g}%", log_y)
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
     else:
         _ticks(axes, "y", power_of_ten if log_y else _compact, log_y)
@@ -215,6 +215,10 @@ def _compact(value: float) -> str:
     return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:.6g}"
 
 
+def _round_bytes(value: float) -> str:
+    return re.sub(r"\.0+ ", " ", human_bytes(value))
+
+
 def _ticks(axes: Axes, axis: str, form: Callable[[float], str], log: bool) -> None:
     # Own formatters throughout: matplotlib's write powers as mathematics, which does
     # not become plain text.
@@ -242,11 +246,11 @@ def _plain(text: Any) -> None:
     text.set_parse_math(False)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float, layout: Any = "none") -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for side in ("top", "right"):

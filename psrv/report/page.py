@@ -14,16 +14,19 @@ from psrv.report.figures import PART_COLOURS, Series, breakdown_figure, curve_fi
 from psrv.report.runs import Evaluation, Run, clean
 from psrv.report.style import CSS
 from psrv.report.table import comparison_columns, comparison_note
-from psrv.report.units import ABSENT, human_bytes, human_count, milliseconds, percent, significant
+from psrv.report.units import ABSENT, human_count, milliseconds, percent, significant
 
 # The browser itself is told to fetch nothing, should a name in a run try to make it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+# A worker is named as the straggler when it took this many times its fair share of the waiting.
+_STANDS_OUT = 1.5
 
 HOW_TO_READ = (
     "Each bar is the mean step of one worker, cut by what its training thread was doing, so the "
     "ten parts add up to the step: blue and green parts are its own work (data, compute, encode, "
     "decode, update), and yellow to red ones are time it stood still waiting for a result. While "
-    "it waits, uplink lasts until the server has its push, straggler until the slowest worker's "
+    "it waits, uplink lasts until the server has its push, straggler until the slowest worker’s "
     "push is there too, server until the result is ready, and downlink until that has arrived; "
     "communication that compute hides costs no time and is in none of them."
 )
@@ -143,7 +146,7 @@ def _table(
 def _comparison(runs: Sequence[Run]) -> str:
     columns = comparison_columns(runs)
     return _section(
-        "Side by side",
+        "Side by side" if len(runs) > 1 else "Result",
         _table(
             "Comparison of the runs",
             [(column.title, column.numeric) for column in columns],
@@ -200,14 +203,16 @@ def straggler_note(run: Run) -> str:
         for rank in (entries if isinstance(entries, dict) else {})
     }
     if not known or waited < 0.01 * step:
-        return "no worker kept the others waiting for more than 1 % of a step."
+        return "nobody kept the others waiting for more than 1% of a step."
     slowest = max(known, key=lambda rank: (known[rank], rank))
+    part = min(known[slowest] / waited, 1.0)
     share = percent(run.number("stragglers", slowest, "share"), 0)
-    fraction = known[slowest] / waited if waited else 0.0
-    return (
-        f"worker {clean(slowest)} kept the others waiting longest, in {share} of their steps; "
-        f"{milliseconds(known[slowest])} ms of the mean step, {percent(min(fraction, 1.0), 0)} of "
-        "all straggler time, went into waiting for it."
+    found = f"{milliseconds(waited)} ms of the mean step were spent waiting for a slower worker; "
+    if part < _STANDS_OUT / max(run.number("workers") or 1, 1):
+        return found + f"no one stands out (worker {clean(slowest)} took {percent(part, 0)} of it)."
+    return found + (
+        f"worker {clean(slowest)} took {percent(part, 0)} of it, "
+        f"and was the last in {share} of the others’ steps."
     )
 
 
@@ -273,7 +278,7 @@ def _legend_entry(label: str, index: int) -> str:
 
 def _bytes(runs: Sequence[Run]) -> str:
     def count(run: Run, key: str) -> str:
-        return human_bytes(run.number("bytes_per_worker_round", key))
+        return human_count(run.number("bytes_per_worker_round", key))
 
     def bits(run: Run, key: str) -> str:
         sent, size = run.number("bytes_per_worker_round", key), run.number("dimension")
@@ -307,7 +312,7 @@ def _bytes(runs: Sequence[Run]) -> str:
         _table("Bytes of one worker in one round", head, rows, groups),
         '<p class="note">Payload is what the compressor made, message adds headers, TCP is what '
         "crossed the connection by the kernel’s count, everything else it carried included. "
-        f"Source of the TCP bytes: {escape(said)}. 1 kB = 1000 bytes.</p>",
+        f"Source of the TCP bytes: {escape(said)}.</p>",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
         elif (given / SUMMARY_FILE).exists() or not given.is_dir():
             found = [given]
         else:
-            found = sorted(file.parent for file in given.glob(f"*/{SUMMARY_FILE}"))
+            found = sorted((f.parent for f in given.glob(f"*/{SUMMARY_FILE}")), key=_by_name)
             if not found:
                 raise DataError(
                     f"{given} holds no {SUMMARY_FILE}, nor does a directory in it; "
@@ -109,6 +110,11 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
     if not unique:
         raise DataError("no runs given; name one or more run directories")
     return label_runs([Run(path, "", read_summary(path), _job(path)) for path in unique])
+
+
+def _by_name(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts run-2 before run-10."""
+    return [(int(p) if p.isdecimal() else -1, p) for p in re.split(r"([0-9]+)", path.name)]
 
 
 def _job(directory: Path) -> dict[str, Any]:

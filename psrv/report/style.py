@@ -19,12 +19,12 @@ header p, .note, figcaption { color: var(--faint); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .wide { min-width: 100%; }
 th, td {
-  padding: .4rem .7rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line);
+  padding: .4rem .6rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); overflow-wrap: normal;
 }
-thead th { color: var(--faint); font-weight: 600; vertical-align: bottom;
+thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; white-space: normal;
   border-bottom: 2px solid var(--line); }
-thead tr.groups th { text-align: center; border-bottom: 0; padding-bottom: 0; }
+thead tr.groups > * { text-align: center; border-bottom: 0; padding-bottom: 0; }
 th.text, td.text { text-align: left; }
 tbody th { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff; }
 tbody tr:hover > * { background: var(--soft); }
@@ -34,20 +34,20 @@ tbody tr:hover > * { background: var(--soft); }
 .swatch { width: .85rem; height: .85rem; border-radius: 2px; flex: none; }
 .stroke { width: 1.9rem; height: .75rem; flex: none; }
 figure { margin: 0; }
-figure svg { display: block; width: 100%; height: auto; }
+figure svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-family: inherit !important; }
 .bars svg { max-width: 56rem; }
 .bars .narrow { display: none; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr));
   gap: 1.5rem 1.25rem; }
-.curves.missing { color: var(--faint); }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; }
 summary { cursor: pointer; padding: .5rem .8rem; font-weight: 600; }
-details > :not(summary) { margin: 0 .8rem .8rem; }
-details td, details th { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+details > *:not(summary), details > .scroll { margin: 0 .8rem .8rem; }
+.pairs td, .pairs th { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+details .wide th, details .wide td { padding: .4rem; }
 .pairs th { position: static; font-weight: 400; color: var(--faint); min-width: 9rem; }
 .pairs td { text-align: left; }
-ul.notes { padding-left: 1.1rem; margin: .5rem 0; max-width: 56rem; }
+ul.notes { padding-left: 1.1rem; margin: .5rem 0; font-size: .95rem; }
 @media (max-width: 40rem) {
   body { padding: 1.25rem .9rem 3rem; }
   h1 { font-size: 1.4rem; }

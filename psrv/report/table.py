@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ from psrv.report.runs import Run, baseline, clean, times_smaller
 from psrv.report.units import human_bytes, human_seconds, metric, milliseconds, percent, times
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,60 @@ def comparison_note(runs: Sequence[Run]) -> str:
     )
 
 
-def comparison_table(runs: Sequence[Run]) -> Table:
-    """A rich table to print on a terminal; narrow ones fold the text columns."""
-    from rich.table import Table
-    from rich.text import Text
+def comparison_table(runs: Sequence[Run]) -> ComparisonTable:
+    """What ``rich.print`` or ``Console.print`` shows as a table, fitted to the console's width."""
+    return ComparisonTable(runs)
 
-    table = Table(caption=Text(comparison_note(runs)), caption_justify="left")
-    columns = comparison_columns(runs)
-    for column in columns:
-        table.add_column(
-            Text(column.title),
-            justify="right" if column.numeric else "left",
-            no_wrap=column.numeric,
-            overflow="fold",
+
+class ComparisonTable:
+    """A rich renderable. On a console that is too narrow for all columns, those
+    that are the same in every run become the table's title."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        from rich.text import Text
+
+        columns = comparison_columns(self._runs)
+        shared = [column for column in columns if self._is_shared(column)]
+        rest = [column for column in columns if column not in shared]
+        unbounded = options.update(width=1000)
+        for chosen, spaced in ((columns, True), (rest, True), (rest, False)):
+            table = self._table(chosen, spaced)
+            if console.measure(table, options=unbounded).maximum <= options.max_width:
+                break
+        if shared and chosen is rest:
+            title = ", ".join(f"{column.title} {column.cell(self._runs[0])}" for column in shared)
+            yield Text(title, style="bold")
+        yield table
+        yield Text(comparison_note(self._runs), style="dim")
+
+    def _is_shared(self, column: Column) -> bool:
+        constant = len({column.cell(run) for run in self._runs}) == 1
+        return constant and column.title in ("compressor", "task", "workers", "rounds")
+
+    def _table(self, columns: Sequence[Column], spaced: bool) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+            collapse_padding=True,
+            padding=(0, 1 if spaced else 0),
         )
-    for run in runs:
-        # As Text, a name with brackets in it is shown and not taken for markup.
-        table.add_row(*(Text(column.cell(run)) for column in columns))
-    return table
+        for column in columns:
+            table.add_column(
+                # As Text, here and below, a name with brackets in it is not taken for markup.
+                Text("\n".join(column.title.rsplit(" ", 1)).replace("/", "/\n")),
+                justify="right" if column.numeric else "left",
+                no_wrap=column.numeric,
+                overflow="fold",
+                vertical="bottom",
+            )
+        for run in self._runs:
+            table.add_row(*(Text(column.cell(run)) for column in columns))
+        return table

@@ -35,8 +35,8 @@ def human_bytes(value: float | None) -> str:
 
 
 def human_count(value: float | None) -> str:
-    """Thousands apart by a narrow space."""
-    return ABSENT if value is None else f"{value:,.0f}".replace(",", "\u202f")
+    """A whole number, thousands apart by commas."""
+    return ABSENT if value is None else f"{value:,.0f}"
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -73,7 +73,7 @@ def metric(value: float | None) -> str:
 
 def percent(value: float | None, decimals: int = 2) -> str:
     """A share as a percentage."""
-    return ABSENT if value is None else f"{100 * value:.{decimals}f} %"
+    return ABSENT if value is None else f"{100 * value:.{decimals}f}%"
 
 
 def times(value: float | None) -> str:

@@ -39,13 +39,9 @@ import numpy as np
 from psrv.codec.base import Floats
 from psrv.errors import ConfigError
 from psrv.layout import Layout, Tensor
+from psrv.methods import Method, resolve
 
-FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "sgd": ("sgd", "dist-ef-sgd", "ef21", "ef21-two-way", "marina"),
-    "momentum": ("sgdm", "dist-ef-sgdm"),
-    "sign": ("signsgd", "signum"),
-    "adam": ("amsgrad", "amsgrad-naive", "amsgrad-ef", "cd-adam", "onebit-adam"),
-}
+FAMILIES = ("sgd", "momentum", "sign", "adam")
 """Methods whose useful step sizes are of one size, by the shape of their update."""
 
 
@@ -161,12 +157,9 @@ class Task(ABC):
         parts = [self.evaluate(rank, x) for rank in range(self.workers)]
         return sum(p["loss_sum"] for p in parts) / sum(p["count"] for p in parts)
 
-    def default_lr(self, method: str) -> float:
-        """A step size that trains this task with ``method``; ``ConfigError`` if none is known."""
-        for family, methods in FAMILIES.items():
-            if method in methods:
-                return self.step_sizes[family]
-        raise ConfigError(f"no default step size for method {method} on {self.name}; give --lr")
+    def default_lr(self, method: Method | str) -> float:
+        """A step size that trains this task with ``method``; ``ConfigError`` if unknown."""
+        return self.step_sizes[family(resolve(method) if isinstance(method, str) else method)]
 
     def describe(self) -> dict[str, Any]:
         """Plain values for ``job.json``."""
@@ -177,6 +170,19 @@ class Task(ABC):
             "dimension": self.dimension,
             "options": dict(self.settings),
         }
+
+
+def family(method: Method) -> str:
+    """Which of ``FAMILIES`` a method belongs to.
+
+    Where a plain downlink carries unscaled signs, every coordinate moves by the step size
+    itself, so the step must be far smaller than elsewhere.
+    """
+    if method.rule == "amsgrad":
+        return "adam"
+    if method.down.compressor == "sign-unscaled":
+        return "sign"
+    return "sgd" if method.rule == "sgd" else "momentum"
 
 
 def require(module: str, package: str, extra: str, task: str) -> ModuleType:

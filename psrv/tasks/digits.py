@@ -6,7 +6,7 @@ testing: 360 images, each class in proportion; the split is the same for every s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Digits(TorchTask):
 
     summary = "scikit-learn's 8x8 handwritten digits; a small CNN"
     default_rounds = 300
-    step_sizes = {"sgd": 0.1, "momentum": 0.02, "sign": 1e-3, "adam": 2e-3}
+    step_sizes: ClassVar = {"sgd": 0.1, "momentum": 0.02, "sign": 1e-3, "adam": 2e-3}
     mean = 5.0
     deviation = 6.0
 

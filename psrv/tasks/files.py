@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psrv.errors import DataError
 
+
 def find_file(folder: Path | None, name: str, *, task: str, what: str, source: str) -> Path:
     """The path of ``name`` or ``name.gz`` in the data folder.
 

@@ -19,7 +19,7 @@ inputs give equal bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +40,12 @@ class LogisticRegression(Task):
 
     summary = "nonconvex logistic regression on a LIBSVM file (CD-Adam paper, 7.1)"
     argument = "NAME"
-    options = {
+    options: ClassVar = {
         "lam": Option(read_number, 0.1, "lambda, the weight of the regulariser"),
         "features": Option(read_count, None, "columns, where the file's last ones are empty"),
     }
     default_rounds = 300
-    step_sizes = {"sgd": 0.5, "momentum": 0.1, "sign": 1e-3, "adam": 1e-3}
+    step_sizes: ClassVar = {"sgd": 0.5, "momentum": 0.02, "sign": 1e-3, "adam": 1e-3}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

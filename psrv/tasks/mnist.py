@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Mnist(TorchTask):
 
     summary = "MNIST from IDX files in the data folder; a CNN of 1.2 million parameters"
     default_rounds = 936
-    step_sizes = {"sgd": 0.1, "momentum": 0.02, "sign": 1e-4, "adam": 1e-3}
+    step_sizes: ClassVar = {"sgd": 0.1, "momentum": 0.02, "sign": 1e-4, "adam": 1e-3}
     # The training set's own mean and deviation, 0.1307 and 0.3081, for pixels of 0 to 255.
     mean = 33.33
     deviation = 78.57

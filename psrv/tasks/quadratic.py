@@ -19,7 +19,7 @@ their sum. Computed in float64 and rounded to float32 at the end.
 from __future__ import annotations
 
 from math import cos, pi, sin, sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,13 @@ class Quadratic(Task):
     """Algorithm 2 of the permutation paper; the module's text gives the formulas."""
 
     summary = "tridiagonal quadratics, one per worker (permutation paper, Algorithm 2)"
-    options = {
+    options: ClassVar = {
         "d": Option(read_count, 1000, "dimension"),
         "noise": Option(read_number, 0.0, "s, how much the workers' functions differ"),
         "lam": Option(read_number, 1e-6, "lambda, the smallest eigenvalue of the mean Hessian"),
     }
     default_rounds = 1000
-    step_sizes = {"sgd": 0.5, "momentum": 0.1, "sign": 0.01, "adam": 0.01}
+    step_sizes: ClassVar = {"sgd": 0.1, "momentum": 0.005, "sign": 0.03, "adam": 0.05}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from math import isqrt
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,13 +41,13 @@ class Synthetic(Task):
 
     summary = "D parameters and a given compute time, for load tests"
     argument = "D"
-    options = {
+    options: ClassVar = {
         "compute": Option(read_seconds, 0.0, "seconds that one gradient takes, at least"),
         "slow": Option(read_seconds, 0.0, "seconds that rank slow_rank takes longer"),
         "slow_rank": Option(read_index, None, "the rank that is slow"),
     }
     default_rounds = 50
-    step_sizes = {"sgd": 0.1, "momentum": 0.05, "sign": 1e-3, "adam": 1e-3}
+    step_sizes: ClassVar = {"sgd": 0.1, "momentum": 0.05, "sign": 1e-3, "adam": 1e-3}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

@@ -111,8 +111,10 @@ def test_up_trains_and_ends_by_itself(project: Project, workers: int) -> None:
     assert summary["workers"] == workers
     assert (summary["task"], summary["method"]) == ("digits", "cd-adam")
     assert len(summary["replica_digest"]) == 64
-    digests = [_last_record(project.runs / f"worker-{rank}.jsonl") for rank in range(workers)]
-    assert [end["digest"] for end in digests] == [summary["replica_digest"]] * workers
+    details = summary["workers_detail"]
+    assert sorted(detail["rank"] for detail in details) == list(range(workers))
+    assert {detail["digest"] for detail in details} == {summary["replica_digest"]}
+    assert all((project.runs / f"worker-{rank}.jsonl").is_file() for rank in range(workers))
     owners = {path.stat().st_uid for path in project.runs.rglob("*")}
     assert owners == {project.owner}
 
@@ -122,9 +124,3 @@ def test_server_image_has_no_torch_and_runs_as_an_ordinary_user(project: Project
     code = "import importlib.util as u, os; print(u.find_spec('torch'), os.getuid())"
     run = ["docker", "run", "--rm", "--entrypoint", "python", "psrv-server", "-c", code]
     assert subprocess.check_output(run, text=True, timeout=60).split() == ["None", "10001"]
-
-
-def _last_record(path: Path) -> dict[str, object]:
-    record = json.loads(path.read_text("utf-8").splitlines()[-1])
-    assert record["type"] == "end", path.name
-    return record

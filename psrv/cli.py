@@ -1,0 +1,213 @@
+"""The ``psrv`` command: its subcommands, and how it ends.
+
+    0    done                              7, 8   turned away; a peer was lost
+    2    bad option, configuration, data   130    interrupted
+    other codes: psrv/errors.py; a launcher ends with the code of the process that failed first
+
+An error that psrv raises on purpose is one line on stderr. Anything else is a bug and keeps
+its traceback. Each command imports what it needs when it runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from psrv.commands.flags import with_flags
+from psrv.config import ConnectConfig, JobConfig, ServerConfig
+from psrv.errors import PsrvError
+
+EPILOG = (
+    "An option not given is looked up in the environment as PSRV_NAME (PSRV_WEIGHT_DECAY for "
+    "--weight-decay), then in the --config file."
+)
+DEMO = Path("runs/demo")
+# Options stop at the first word of the user's own command, with or without "--".
+_COMMAND = {"allow_interspersed_args": False}
+
+app = typer.Typer(
+    name="psrv",
+    help="Train over an ordinary network: a parameter server that compresses both ways.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[
+    Path | None, typer.Option("--config", metavar="PATH", help="Options from a .toml or .json.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a finished run in the --out folder.")
+]
+Command = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[-- COMMAND...]", help="Your own command.", show_default=False),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from psrv import __version__
+
+        print(f"psrv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """The options of ``psrv`` itself."""
+
+
+@app.command(context_settings=_COMMAND, epilog=EPILOG)
+@with_flags(
+    JobConfig,
+    ServerConfig,
+    ConnectConfig,
+    skip=("address_file", "bind", "insecure", "server", "rank"),
+)
+def launch(
+    command: Command = None, config: File = None, force: Force = False, **flags: Any
+) -> None:
+    """Train on this machine: one server, and as many workers as you say.
+
+    psrv launch -n 4 --method cd-adam --task digits
+
+    psrv launch -n 4 -- python train.py
+    """
+    from psrv.commands import run
+
+    run.launch(flags, config, command or (), force)
+
+
+@app.command(epilog=EPILOG)
+@with_flags(JobConfig)
+def simulate(config: File = None, force: Force = False, **flags: Any) -> None:
+    """Train the same job in one process: same parameters, same files, no sockets."""
+    from psrv.commands import run
+
+    run.simulate(flags, config, force)
+
+
+@app.command(epilog=EPILOG)
+@with_flags(ServerConfig)
+def server(config: File = None, **flags: Any) -> None:
+    """Run a server, until its run has ended."""
+    from psrv.commands import run
+
+    run.server(flags, config)
+
+
+@app.command(context_settings=_COMMAND, epilog=EPILOG)
+@with_flags(ConnectConfig, JobConfig)
+def worker(command: Command = None, config: File = None, **flags: Any) -> None:
+    """Run one worker: a built-in task, or your own command.
+
+    psrv worker --server tcp://10.0.0.5:5800 --task digits
+
+    psrv worker --server tcp://10.0.0.5:5800 -- python train.py
+    """
+    from psrv.commands import run
+
+    run.worker(flags, config, command or ())
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of several runs.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page to write.", show_default=False)
+    ] = None,
+) -> None:
+    """Compare finished runs: a table here, and a page with plots."""
+    from psrv.commands.report import report as run
+
+    run(runs, out)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = DEMO,
+    quick: Annotated[bool, typer.Option("--quick", help="Only a few rounds.")] = False,
+) -> None:
+    """Train four ways on real data, then show them side by side."""
+    from psrv.commands.demo import demo as run
+
+    run(out, quick)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from psrv.commands import show
+
+    show.methods()
+
+
+@app.command()
+def tasks() -> None:
+    """List the built-in tasks."""
+    from psrv.commands import show
+
+    show.tasks()
+
+
+@app.command()
+def warmup() -> None:
+    """Compile the kernels now, so that no run has to."""
+    from psrv.commands import show
+
+    show.warmup()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: in place of ``sys.argv[1:]``.
+
+    Returns:
+        The exit code.
+    """
+    command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        # Not command.main(), which turns some exceptions into an exit code without a word.
+        with command.make_context("psrv", given) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as error:
+        return error.exit_code
+    except PsrvError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read the output is gone: end as SIGPIPE would, and do not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        # What typer raises for a command line it cannot read has these, in every version of it.
+        if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
+            raise
+        text = str(error.format_message())
+        return _fail(f"{text.rstrip('.')}; see 'psrv --help'", int(error.exit_code)) if text else 2
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"psrv: error: {line}", file=sys.stderr, flush=True)
+    return code

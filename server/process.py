@@ -1,0 +1,248 @@
+"""The server process: a ROUTER socket around ``ServerCore``.
+
+Receives, calls, performs. Everything that is decided is decided in core.py; what is here
+knows sockets, the clock and files. ZeroMQ drops what it cannot deliver in silence, so the
+ROUTER is mandatory: a send to a peer that is gone is an event like its disconnection.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+import psrv
+from psrv import codec
+from psrv.errors import (
+    CodecError,
+    ConfigError,
+    DivergedError,
+    LostError,
+    NonFiniteError,
+    PsrvError,
+    RefusedError,
+    WireError,
+)
+from psrv.measure.records import Recorder, server_file
+from psrv.measure.summary import build_summary, write_summary
+from psrv.messages import Direction, Message
+from psrv.options import ServerConfig
+from psrv.server.aggregator import Reduce
+from psrv.server.core import Gone, Heard, Invalid, Note, Send, ServerCore, Stop, Terms, Tick
+from psrv.wire import decode, encode
+
+_ERRORS: dict[str, type[PsrvError]] = {
+    "lost": LostError,
+    "timeout": LostError,
+    "diverged": DivergedError,
+    "nonfinite": NonFiniteError,
+    "payload": CodecError,
+}
+_POLL_MS = 100
+_LINGER_MS = 2000
+
+
+def run_server(config: ServerConfig) -> None:
+    """Serve one run, from the first Hello to the last Bye.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+        PsrvError: the run ended otherwise than cleanly; the workers were told why.
+    """
+    codec.warmup()
+    server = ServerProcess(config)
+    try:
+        server.serve()
+    finally:
+        server.close()
+
+
+class ServerProcess:
+    """One server: socket, clock, files, and the loop over them.
+
+    Attributes:
+        address: where workers connect, ``tcp://HOST:PORT``.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.core = ServerCore(
+            Terms(
+                config.workers,
+                codec.digest(),
+                psrv.__version__,
+                secrets.token_bytes(16),
+                config.max_message,
+                config.lease,
+                config.heartbeat,
+                config.join_timeout,
+            )
+        )
+        self._stop: Stop | None = None
+        self._peers: dict[int, bytes] = {}
+        self._sent: dict[Any, int] = {}
+        self._recorder = Recorder(_lines(config.out), trace=config.trace)
+        self._recorder.start("server", 0)
+        self._context = zmq.Context()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.LINGER, _LINGER_MS)
+        self._router.setsockopt(zmq.RCVHWM, 0)
+        self._router.setsockopt(zmq.SNDHWM, 0)
+        self._router.setsockopt(zmq.MAXMSGSIZE, config.max_message + (64 << 10))
+        self._router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self._router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
+        self._router.setsockopt(zmq.IPV6, 1 if "[" in config.bind else 0)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            self.address = self._bind(config.bind)
+        except PsrvError:
+            self.close()
+            raise
+
+    def _bind(self, address: str) -> str:
+        try:
+            self._router.bind(address)
+        except zmq.ZMQError as error:
+            reason = os.strerror(error.errno) if error.errno < 1 << 16 else str(error)
+            if error.errno == zmq.EADDRINUSE:
+                raise ConfigError(
+                    f"cannot listen on {address}: the port is taken; stop what uses it or choose "
+                    "another with --bind (port * takes any free one)"
+                ) from error
+            raise ConfigError(f"cannot listen on {address}: {reason}; check --bind") from error
+        endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        if self.config.address_file is not None:
+            partial = self.config.address_file.with_suffix(".partial")
+            partial.write_text(endpoint)
+            partial.replace(self.config.address_file)
+        else:
+            print(f"psrv server: listening on {endpoint}", file=sys.stderr, flush=True)
+        return endpoint
+
+    def serve(self) -> None:
+        """Run until the last member has left, or the run has failed.
+
+        Raises:
+            PsrvError: what ended the run.
+        """
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        next_tick = 0
+        while self._stop is None:
+            ready = dict(poller.poll(_POLL_MS))
+            now = time.monotonic_ns()
+            if self._monitor in ready:
+                self._take_departures(now)
+            if self._router in ready:
+                self._take_messages()
+            if now >= next_tick:
+                next_tick = now + _POLL_MS * 1_000_000
+                self._perform(self.core.handle(Tick(), now))
+        self._finish(self._stop)
+
+    def close(self) -> None:
+        """Close sockets and files; what was sent still goes out, for 2 s at most."""
+        self._router.disable_monitor()
+        self._monitor.close(0)
+        self._router.close()
+        self._context.term()
+        self._recorder.close()
+
+    def _take_departures(self, now: int) -> None:
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            peer = self._peers.pop(int(event["value"]), None)
+            if peer is not None:
+                self._perform(self.core.handle(Gone(peer), now))
+
+    def _take_messages(self) -> None:
+        # Departures first: a connection's number may be used again by the next one.
+        while self._stop is None:
+            try:
+                frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            now = time.monotonic_ns()
+            if self._monitor.poll(0):
+                self._take_departures(now)
+            peer = bytes(frames[0].buffer)
+            if len(frames) > 1:
+                self._peers.setdefault(frames[1].get(zmq.SRCFD), peer)
+            try:
+                message = decode(
+                    [f.buffer for f in frames[1:]],
+                    max_payload=self.config.max_message,
+                    direction=Direction.TO_SERVER,
+                )
+            except WireError as error:
+                self._perform(self.core.handle(Invalid(peer, str(error)), now))
+                continue
+            self._perform(self.core.handle(Heard(peer, message), now))
+
+    def _perform(self, actions: list[Any]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    self._send(peer, message)
+                case Reduce():
+                    self._reduce(action)
+                case Stop():
+                    self._stop = self._stop or action
+                case Note(text):
+                    print(f"psrv server: {text}", file=sys.stderr, flush=True)
+
+    def _send(self, peer: Any, message: Message) -> None:
+        frames = [peer, *encode(message)]
+        try:
+            self._router.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self._perform(self.core.handle(Gone(peer), time.monotonic_ns()))
+
+    def _reduce(self, action: Reduce) -> None:
+        started = time.monotonic_ns()
+        assert self.core.aggregator is not None
+        try:
+            payload = self.core.aggregator.reduce(action)
+        except CodecError as error:
+            code = "nonfinite" if isinstance(error, NonFiniteError) else "payload"
+            self._perform(self.core.failed(code, str(error)))
+            return
+        if self.config.slow_ms:
+            time.sleep(self.config.slow_ms / 1000)
+        done = time.monotonic_ns()
+        self._recorder.span(
+            "reduce", started, done, round=action.round, bucket=action.bucket, lane="reduce"
+        )
+        self._perform(self.core.reduced(action, payload, started, done))
+
+    def _finish(self, stop: Stop) -> None:
+        self._recorder.end(
+            0, code=stop.code, rejected=self.core.invalid + self.core.membership.turned_away
+        )
+        if stop.code:
+            raise _ERRORS.get(stop.code, RefusedError)(stop.text)
+        job = self.core.membership.job
+        if self.config.out is not None and job is not None:
+            about = job.about(self.config.workers, servers=1) | {"version": psrv.__version__}
+            summary = build_summary(about, self.core.membership.summaries())
+            write_summary(self.config.out, summary)
+
+
+def _lines(out: Path | None) -> Path | None:
+    if out is None:
+        return None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
+    return out / server_file(0)

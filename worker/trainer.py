@@ -1,0 +1,194 @@
+"""One worker's rounds: encode and push every bucket, take the results, commit.
+
+The same ``Sender`` and ``Replica`` as in the simulation; here their payloads travel
+through the session's connection, and every nanosecond of a step is accounted for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from psrv.codec.base import Floats
+from psrv.errors import PsrvError, WireError
+from psrv.job import Job
+from psrv.measure.meter import StepMeter, StepRecord
+from psrv.measure.summary import WorkerTotals
+from psrv.messages import Collect, Collected, Epoch, Join, Push, Result, State
+from psrv.worker.replica import Replica
+from psrv.worker.sender import Sender
+
+if TYPE_CHECKING:
+    from psrv.worker.session import Session
+
+CHUNK = 1 << 20
+"""Bytes of state in one message."""
+
+
+class Trainer:
+    """The job of one session, from joining to the last round.
+
+    Attributes:
+        replica: parameters and rule state. sender: gradient, memory, local momentum.
+        round: rounds applied so far, and the number of the round to come.
+        meter: opened by the caller with ``begin_step`` before each ``step``.
+        totals: what the steps added up to.
+    """
+
+    def __init__(self, session: Session, job: Job, parameters: Floats, buffers: Floats) -> None:
+        """Join the run; returns when every worker has, with rank 0's parameters everywhere.
+
+        Args:
+            parameters: float32[d], this worker's initial parameters in layout order.
+            buffers: float32[b], the model's buffers; replaced by rank 0's, in place.
+
+        Raises:
+            PsrvError: the server refused this job, or a limit was passed.
+        """
+        self.session, self.job, self.layout = session, job, job.layout
+        self.connection = session.connection
+        self.rank, self.workers = session.rank, session.workers
+        self.sender = Sender(job.method, job.layout, job.seed, self.rank)
+        self.replica = Replica(job.method, job.layout)
+        self.round = 0
+        self.meter = StepMeter(rank=self.rank, span=session.recorder.span)
+        self.totals = WorkerTotals(self.rank)
+        self.started = time.monotonic()
+        self._serial = 0
+        self.replica.parameters[:] = parameters
+        self.connection.send(Join(self.rank, job.describe()))
+        epoch = self.connection.receive()[0]
+        assert isinstance(epoch, Epoch)
+        self.epoch = epoch.epoch
+        self._share_state(0, self.replica.parameters)
+        self._share_state(1, buffers)
+        self.started = time.monotonic()
+        self._tcp = self.connection.tcp()
+
+    @property
+    def gradient(self) -> Floats:
+        """float32[d] to write this round's gradient into; fetch it anew each round."""
+        return self.sender.gradient
+
+    def step(self, etas: Sequence[float]) -> StepRecord:
+        """Exchange the gradient and apply the round.
+
+        Args:
+            etas: the step size of each parameter group.
+
+        Raises:
+            NonFiniteError: NaN or infinity in the gradient of any worker.
+            PsrvError: the run ended. Parameters and memories are those before the step.
+        """
+        sent_before, received_before = self.connection.message_up, self.connection.message_down
+        try:
+            up = self._push_all(etas)
+            down = self._take_all(etas)
+        except PsrvError as error:
+            self.meter.abandon_step()
+            self.session.report(error)
+            raise
+        self.sender.commit()
+        self.replica.commit(etas, self.job.decays)
+        self.round += 1
+        self.meter.lap("update")
+        record = self.meter.end_step()
+        tcp, before = self.connection.tcp(), self._tcp
+        self._tcp = tcp
+        counts = {
+            "payload_up": up,
+            "payload_down": down,
+            "message_up": self.connection.message_up - sent_before,
+            "message_down": self.connection.message_down - received_before,
+            "tcp_up": tcp.bytes_sent - before.bytes_sent if tcp and before else None,
+            "tcp_down": tcp.bytes_received - before.bytes_received if tcp and before else None,
+        }
+        self.totals.add(record, counts)
+        self.session.recorder.round(record, counts)
+        return record
+
+    def mean(self, vector: Floats) -> Floats:
+        """The mean of a small float32 vector over all workers; every worker must call it.
+
+        Raises:
+            PsrvError: the run ended, or the workers gave vectors of different sizes.
+        """
+        self._serial += 1
+        self.connection.send(
+            Collect(self.epoch, self._serial, self.rank, np.ascontiguousarray(vector, "<f4"))
+        )
+        message = self.connection.receive()[0]
+        if not isinstance(message, Collected) or message.serial != self._serial:
+            raise WireError(f"expected an average, the server sent {type(message).__name__}")
+        return np.frombuffer(message.payload, "<f4").copy()
+
+    def _push_all(self, etas: Sequence[float]) -> int:
+        every = self.job.check_every
+        due = every and self.round % every == 0
+        digest = bytes.fromhex(self.replica.digest()) if due else b""
+        up = 0
+        for bucket in self.layout.buckets:
+            eta = etas[bucket.group]
+            payload = self.sender.encode(bucket, self.round, eta)
+            self.meter.lap("encode", bucket.index)
+            up += payload.nbytes
+            self.connection.send(
+                Push(self.epoch, self.round, bucket.index, self.rank, eta, digest, payload)
+            )
+            digest = b""
+            self.meter.lap("uplink", bucket.index)
+        return up
+
+    def _take_all(self, etas: Sequence[float]) -> int:
+        waiting = {bucket.index for bucket in self.layout.buckets}
+        to_local = self.connection.clock.to_local
+        down = 0
+        while waiting:
+            message, arrived = self.connection.receive()
+            if not isinstance(message, Result) or message.bucket not in waiting:
+                raise WireError(
+                    f"expected a result of round {self.round}, "
+                    f"the server sent {type(message).__name__}"
+                )
+            if message.round != self.round:
+                raise WireError(f"expected round {self.round}, the server sent {message.round}")
+            self.meter.wait(
+                to_local(message.arrived_ns),
+                to_local(message.last_ns),
+                to_local(message.done_ns),
+                message.last_rank,
+                message.bucket,
+                arrived,
+            )
+            bucket = self.layout.buckets[message.bucket]
+            payload = np.frombuffer(message.payload, np.uint8)
+            self.replica.receive(bucket, payload, etas[bucket.group])
+            down += payload.nbytes
+            waiting.remove(message.bucket)
+            self.meter.lap("decode", message.bucket)
+        return down
+
+    def _share_state(self, part: int, vector: Floats) -> None:
+        """Rank 0 sends, the others receive, in chunks through the server."""
+        data = memoryview(vector).cast("B")
+        if self.workers == 1 or not data.nbytes:
+            return
+        if self.rank == 0:
+            for at in range(0, data.nbytes, CHUNK):
+                chunk = bytes(data[at : at + CHUNK])
+                self.connection.send(State(self.epoch, 0, part, at, data.nbytes, chunk))
+            return
+        at = 0
+        while at < data.nbytes:
+            message = self.connection.receive()[0]
+            if (
+                not isinstance(message, State)
+                or (message.part, message.offset, message.total) != (part, at, data.nbytes)
+            ):
+                raise WireError(f"expected part {part} of the state from byte {at}, of {data.nbytes}")
+            chunk = memoryview(message.payload)
+            data[at : at + chunk.nbytes] = chunk
+            at += chunk.nbytes
