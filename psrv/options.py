@@ -343,6 +343,14 @@ class ServerConfig(Settings):
     join_timeout: Annotated[
         Positive, Option("Seconds to wait for all workers to join.", _SECONDS, panel="Server")
     ] = 120.0
+    round_timeout: Annotated[
+        Positive,
+        Option(
+            "Seconds a round may wait for a worker that is alive before the run is ended.",
+            _SECONDS,
+            panel="Server",
+        ),
+    ] = 1800.0
     max_message: Annotated[
         Annotated[int, Field(ge=1024)],
         Option(

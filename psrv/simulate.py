@@ -6,9 +6,11 @@ bit for bit. Since every worker's replica is equal, one stands for all.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -298,5 +300,14 @@ def _vector(values: Any, size: int | None, what: str) -> Floats:
         )
     return array
 
+
+class _Callable(ModuleType):
+    """Importing this module puts it in the place of the function ``psrv.simulate``."""
+
+    def __call__(self, *args: Any, **options: Any) -> Simulation:
+        return simulate(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 __all__ = ["Cluster", "NonFiniteError", "Objective", "Simulation", "schedule", "simulate"]

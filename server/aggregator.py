@@ -129,6 +129,10 @@ class Aggregator:
                 missing.update(set(range(self.workers)) - set(slot.payloads))
         return current, sorted(missing)
 
+    def open(self) -> bool:
+        """Whether some bucket has pushes of a round that is not complete."""
+        return any(slot.phase is Phase.COLLECTING for slot in self._slots.values())
+
     def handle(self, push: Push, now: int) -> list[Action]:
         """Take in one push from a member; its sender has been verified.
 

@@ -69,6 +69,7 @@ class ServerCore:
         self._collection: _Collection | None = None
         self._state_next: dict[int, int] = {}
         self._warned: dict[Peer, int] = {}
+        self._progress = 0
 
     def handle(
         self, event: Heard | Gone | Tick | Invalid, now: int
@@ -82,8 +83,12 @@ class ServerCore:
             self.membership.round = max(0, self.aggregator.round())
         if isinstance(event, Invalid):
             return self._complain(event.peer, "wire", event.why, now)
+        if isinstance(event, Tick) and self.membership.stage is Stage.RUNNING:
+            stuck = self._stuck(now)
+            if stuck is not None:
+                return list(self.membership.end("timeout", stuck))
         if not isinstance(event, Heard) or isinstance(event.message, Hello):
-            return self._perform(self.membership.handle(event, now))
+            return self._perform(self.membership.handle(event, now), now)
         member = self.membership.member(event.peer)
         if member is None:
             return self._complain(
@@ -96,19 +101,20 @@ class ServerCore:
             return self._complain(event.peer, "protocol", text, now)
         match event.message:
             case Join() | Bye() | Error():
-                return self._perform(self.membership.handle(event, now))
+                return self._perform(self.membership.handle(event, now), now) or self._uneven()
             case Heartbeat(sent_ns=sent):
                 return [Send(event.peer, HeartbeatReply(sent, now))]
         if self.membership.stage is not Stage.RUNNING or self.aggregator is None:
             text = f"{type(event.message).__name__} before the run has begun, or after its end"
             return self._complain(event.peer, "protocol", text, now)
+        self._progress = now
         match event.message:
             case Push() as push:
-                return self._rounds(self.aggregator.handle(push, now))
+                return self._rounds(self.aggregator.handle(push, now)) or self._uneven()
             case State() as state:
                 return self._relay(member, state, now)
             case Collect() as collect:
-                return self._collect(member, collect, now)
+                return self._collect(member, collect, now) or self._uneven()
         return self._complain(event.peer, "protocol", "a message that workers never send", now)
 
     def reduced(
@@ -133,13 +139,52 @@ class ServerCore:
                 out += self.membership.end(action.code, action.text)
         return out
 
-    def _perform(self, actions: list[Action]) -> list[Action | Reduce]:
+    def _perform(self, actions: list[Action], now: int) -> list[Action | Reduce]:
         for action in actions:
             if isinstance(action, Begin):
                 self.aggregator = Aggregator(
                     action.job, self.terms.workers, self.membership.epoch
                 )
+                self._progress = now
         return list(actions)
+
+    def _averaging(self) -> list[int]:
+        """Ranks that wait for an average which is not complete."""
+        c = self._collection
+        return [] if c is None or len(c.vectors) == self.terms.workers else sorted(c.vectors)
+
+    def _uneven(self) -> list[Action | Reduce]:
+        """End a run in which some worker has left while another needs it for a round."""
+        left = sorted(r for r, m in self.membership.members.items() if m.summary is not None)
+        if self.aggregator is None or not left or self.membership.stage is not Stage.RUNNING:
+            return []
+        if not self.aggregator.open() and not self._averaging():
+            return []
+        text = (
+            f"worker {', '.join(map(str, left))} finished after {self.aggregator.round()} rounds, "
+            "others went on; every worker needs the same number of steps"
+        )
+        return list(self.membership.end("uneven", text))
+
+    def _stuck(self, now: int) -> str | None:
+        """Why the run cannot go on, if workers that are alive wait for one another."""
+        assert self.aggregator is not None
+        seconds = (now - self._progress) / 1e9
+        round, missing = self.aggregator.waiting_for()
+        averaging = self._averaging()
+        if self.aggregator.open() and averaging and set(missing) <= set(averaging) and seconds > 1:
+            return (
+                f"worker {', '.join(map(str, averaging))} waits for an average while the others "
+                f"wait for it in round {round}; every worker must call average_buffers() and the "
+                "like at the same place"
+            )
+        if seconds <= self.terms.round_timeout:
+            return None
+        whom = missing if self.aggregator.open() else range(self.terms.workers)
+        return (
+            f"round {round} has waited {seconds:.0f} s for worker {', '.join(map(str, whom))}, "
+            f"the round timeout is {self.terms.round_timeout:g} s; is it stuck?"
+        )
 
     def _relay(self, member: Member, state: State, now: int) -> list[Action | Reduce]:
         """Rank 0's initial state goes to all others, chunk by chunk, unread."""

@@ -48,7 +48,7 @@ class Terms:
         codec_digest, version: what a worker must share.
         session: 16 bytes, new whenever a server starts.
         max_payload: bytes of the largest payload accepted.
-        lease, heartbeat, join_timeout: seconds.
+        lease, heartbeat, join_timeout, round_timeout: seconds.
     """
 
     workers: int
@@ -59,6 +59,7 @@ class Terms:
     lease: float = 30.0
     heartbeat: float = 1.0
     join_timeout: float = 120.0
+    round_timeout: float = 1800.0
 
 
 @dataclass(frozen=True)

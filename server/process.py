@@ -82,6 +82,7 @@ class ServerProcess:
                 config.lease,
                 config.heartbeat,
                 config.join_timeout,
+                config.round_timeout,
             )
         )
         self._stop: Stop | None = None

@@ -20,7 +20,7 @@ def run_worker(config: JobConfig, connect: ConnectConfig) -> None:
     with Session(connect) as session:
         plan = Plan.of(config.model_copy(update={"workers": session.workers}))
         task = plan.task
-        trainer = session.begin(plan.job, task.initial(), np.zeros(0, np.float32))
+        trainer = session.begin(plan.job, task.initial(), np.zeros(0, np.uint8))
         parameters = trainer.replica.parameters
         etas = [plan.lr] * plan.job.layout.groups
         task.gradient(  # once unmeasured: the first call allocates and loads

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from psrv import codec
-from psrv.codec.base import Floats
+from psrv.codec.base import Bytes, Floats
 from psrv.config import connect_config_from_environment
 from psrv.errors import ConfigError, NonFiniteError, ProtocolError, PsrvError
 from psrv.job import Job
@@ -73,13 +73,35 @@ class Session:
             raise
         atexit.register(self._at_exit)
 
-    def begin(self, job: Job, parameters: Floats, buffers: Floats) -> Trainer:
+    def begin(self, job: Job, parameters: Floats, buffers: Bytes) -> Trainer:
         """Join with a job; see ``Trainer``. Once a session."""
         if self.trainer is not None:
             raise ProtocolError("this session has begun its job; one session trains one model")
         self.trainer = Trainer(self, job, parameters, buffers)
         self.recorder.offset(self.connection.clock.offset_ns, self.connection.clock.rtt_ns)
         return self.trainer
+
+    def record(self, loss: float | None = None, accuracy: float | None = None) -> None:
+        """Note an evaluation of the script's own, for the report's curves; rank 0's are kept.
+
+        Args:
+            loss: at the present parameters. accuracy: a fraction in [0, 1].
+        """
+        trainer = self.trainer
+        if trainer is None:
+            raise ProtocolError("record() before an optimizer was made: there is no round yet")
+        up, down = trainer.totals.payload()
+        note = {
+            "round": trainer.round,
+            "loss": loss if loss is None else float(loss),
+            "accuracy": accuracy if accuracy is None else float(accuracy),
+            "grad_norm": None,
+            "seconds": trainer.meter.elapsed_seconds,
+            "payload_up": up,
+            "payload_down": down,
+        }
+        trainer.totals.add_evaluation(note)
+        self.recorder.evaluation(note)
 
     def close(self) -> None:
         """End this worker's part cleanly: report, wait for the others, disconnect.

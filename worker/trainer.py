@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from psrv.codec.base import Floats
+from psrv.codec.base import Bytes, Floats
 from psrv.errors import PsrvError, WireError
 from psrv.job import Job
 from psrv.measure.meter import StepMeter, StepRecord
@@ -38,12 +38,12 @@ class Trainer:
         totals: what the steps added up to.
     """
 
-    def __init__(self, session: Session, job: Job, parameters: Floats, buffers: Floats) -> None:
+    def __init__(self, session: Session, job: Job, parameters: Floats, buffers: Bytes) -> None:
         """Join the run; returns when every worker has, with rank 0's parameters everywhere.
 
         Args:
             parameters: float32[d], this worker's initial parameters in layout order.
-            buffers: float32[b], the model's buffers; replaced by rank 0's, in place.
+            buffers: the model's buffers as bytes, uint8[b]; replaced by rank 0's, in place.
 
         Raises:
             PsrvError: the server refused this job, or a limit was passed.
@@ -65,6 +65,7 @@ class Trainer:
         self.epoch = epoch.epoch
         self._share_state(0, self.replica.parameters)
         self._share_state(1, buffers)
+        self.mean(np.zeros(1, np.float32))  # all have the state; the bytes of rounds begin here
         self.started = time.monotonic()
         self._tcp = self.connection.tcp()
 
@@ -73,11 +74,12 @@ class Trainer:
         """float32[d] to write this round's gradient into; fetch it anew each round."""
         return self.sender.gradient
 
-    def step(self, etas: Sequence[float]) -> StepRecord:
+    def step(self, etas: Sequence[float], decays: Sequence[float] | None = None) -> StepRecord:
         """Exchange the gradient and apply the round.
 
         Args:
             etas: the step size of each parameter group.
+            decays: its weight decay; by default the job's.
 
         Raises:
             NonFiniteError: NaN or infinity in the gradient of any worker.
@@ -92,7 +94,7 @@ class Trainer:
             self.session.report(error)
             raise
         self.sender.commit()
-        self.replica.commit(etas, self.job.decays)
+        self.replica.commit(etas, self.job.decays if decays is None else decays)
         self.round += 1
         self.meter.lap("update")
         record = self.meter.end_step()
@@ -171,7 +173,7 @@ class Trainer:
             self.meter.lap("decode", message.bucket)
         return down
 
-    def _share_state(self, part: int, vector: Floats) -> None:
+    def _share_state(self, part: int, vector: Floats | Bytes) -> None:
         """Rank 0 sends, the others receive, in chunks through the server."""
         data = memoryview(vector).cast("B")
         if self.workers == 1 or not data.nbytes:

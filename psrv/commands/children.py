@@ -124,11 +124,12 @@ class _Stream:
         """Pass on what has come; False at the end. ``BrokenPipeError`` is raised once, then
         only the log is written."""
         chunk = os.read(self.pipe.fileno(), 1 << 16)
-        self.log.write(chunk)
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         if self.rest and (not chunk or len(self.rest) > LONGEST_LINE):
             lines.append(self.rest)
             self.rest = b""
+        # Whole lines, since both streams of a child share its log.
+        self.log.write(b"".join(line + b"\n" for line in lines))
         output, self.output = self.output, None
         if output is not None and lines:
             for line in lines:

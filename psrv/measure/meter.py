@@ -275,6 +275,14 @@ class StepMeter:
             self._excluded += spent
             self._mark += spent
 
+    def skip(self) -> None:
+        """Leave the time since the last lap out of the step, as ``exclude`` would have."""
+        self._open("skip")
+        now = self._clock()
+        self._excluded += now - self._mark
+        self._excluded_in_all += now - self._mark
+        self._mark = now
+
     def end_step(self) -> StepRecord:
         """Close the step; time since the last lap becomes ``other``.
 

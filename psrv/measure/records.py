@@ -23,6 +23,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -75,7 +76,7 @@ class Recorder:
         clock: nanoseconds, for the flush interval and the start line.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, here or at a later flush.
     """
 
     def __init__(
@@ -190,17 +191,25 @@ class Recorder:
     def close(self) -> None:
         """Write what is left and close the file. May be called twice."""
         with self._lock:
-            self._flush()
-            if self._file is not None:
-                self._file.close()
+            file = self._file
+            if file is None:
+                return
+            try:
+                self._flush()
+            finally:
                 self._file = None
                 self.trace = False
+                with suppress(OSError):  # a full disk was reported by the flush
+                    file.close()
 
     def _flush(self) -> None:
         self._flushed = self._clock()
         if self._lines and self._file is not None:
-            self._file.write("\n".join(self._lines) + "\n")
-            self._file.flush()
+            try:
+                self._file.write("\n".join(self._lines) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise ConfigError(f"cannot write {self._file.name}: {error.strerror}") from error
             self._lines.clear()
 
 

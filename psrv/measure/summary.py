@@ -14,11 +14,12 @@ import math
 import os
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from psrv.errors import DataError, DivergedError, WireError
+from psrv.errors import ConfigError, DataError, DivergedError, WireError
 from psrv.measure.meter import PARTS, StepRecord
 from psrv.measure.records import BYTE_KEYS, to_json
 
@@ -296,15 +297,28 @@ def _version() -> str:
 
 
 def write_summary(directory: Path | str, summary: Mapping[str, Any]) -> Path:
-    """Write summary.json into ``directory``, whole or not at all; returns its path."""
+    """Write summary.json into ``directory``, whole or not at all; returns its path.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     return write_whole(Path(directory) / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Replace ``path`` by ``text`` so that a reader sees the old or the new, never a part."""
+    """Replace ``path`` by ``text`` so that a reader sees the old or the new, never a part.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 

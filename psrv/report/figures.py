@@ -9,13 +9,15 @@ searched for and takes the page's font.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from psrv.measure.meter import PARTS
 from psrv.report.runs import Run
@@ -24,6 +26,9 @@ from psrv.report.units import human_bytes, milliseconds, power_of_ten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # A worker's own work is blue to green, standing still is yellow to red, the rest is grey.
 PART_COLOURS = {
@@ -64,6 +69,24 @@ def line_style(index: int) -> tuple[str, tuple[float, ...]]:
     return _COLOURS[index % len(_COLOURS)], _DASHES[index // len(_COLOURS) % len(_DASHES)]
 
 
+def _own_settings(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Draw under matplotlib's defaults, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _P.args, **options: _P.kwargs) -> _R:
+        import matplotlib
+
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "psrv"})
+            # The browser has glyphs that matplotlib's own font lacks.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            return draw(*args, **options)
+
+    return drawn
+
+
+@_own_settings
 def breakdown_figure(runs: Sequence[Run], name: str, *, narrow: bool = False) -> str:
     """One stacked horizontal bar a run: the ten parts of its mean step, in ms.
 
@@ -129,6 +152,7 @@ def breakdown_figure(runs: Sequence[Run], name: str, *, narrow: bool = False) ->
     return _svg(figure, name, f"Mean step by part. {spoken}. The table below has all numbers.")
 
 
+@_own_settings
 def curve_figure(
     series: Sequence[Series],
     name: str,
@@ -264,16 +288,13 @@ def _figure(width: float, height: float, layout: Any = "none") -> tuple[Figure, 
 
 
 def _svg(figure: Figure, name: str, spoken: str) -> str:
-    from matplotlib import rc_context
-
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "psrv", "svg.id": None}):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
+    figure.savefig(
+        buffer,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
     return _inline(buffer.getvalue(), name, spoken)
 
 

@@ -68,7 +68,7 @@ def metric(value: float | None) -> str:
         return ABSENT
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return significant(value, 4)
-    return f"{value:.3e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.3e}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e")
 
 
 def percent(value: float | None, decimals: int = 2) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class TorchTask(Task):
 
     def gradient(self, rank: int, x: Floats, round: int, batch: object, out: Floats) -> None:
         torch = self._torch
-        images, labels = batch  # type: ignore[misc]  # what self.batch returned
+        images, labels = cast(tuple[Any, Any], batch)
         self._point_at(x)
         with torch.enable_grad():
             loss = torch.nn.functional.cross_entropy(self.model(images), labels)

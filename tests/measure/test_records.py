@@ -132,6 +132,15 @@ def test_a_path_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
         Recorder(tmp_path / "no" / "such" / "folder.jsonl")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_clear_error() -> None:
+    recorder = Recorder("/dev/full")
+    recorder.write({"type": "a"})
+    with pytest.raises(ConfigError, match="cannot write /dev/full: No space left"):
+        recorder.close()
+    recorder.close()
+
+
 def test_json_has_null_for_numbers_that_are_not_finite() -> None:
     text = to_json({"a": [1.5, float("inf")], "b": {"c": float("nan")}, "d": (2, "x")})
     assert json.loads(text) == {"a": [1.5, None], "b": {"c": None}, "d": [2, "x"]}

@@ -297,6 +297,25 @@ def test_a_figure_with_nothing_to_draw_is_left_out() -> None:
     assert curve_figure(zeros, "x", metric="loss", against="t") is not None
 
 
+def test_the_users_matplotlib_settings_do_not_matter(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = render_page(load_runs([demo]))
+    import matplotlib as mpl
+
+    for key, value in (("axes.facecolor", "black"), ("font.size", 30), ("svg.fonttype", "path")):
+        monkeypatch.setitem(mpl.rcParams, key, value)
+    assert render_page(load_runs([demo])) == expected
+    assert mpl.rcParams["font.size"] == 30
+
+
+def test_labels_outside_the_drawing_font_are_left_to_the_browser(
+    run_maker: Callable[..., Path],
+) -> None:
+    page = Page(render_page(load_runs([run_maker("a", "方法", workers=1)])))
+    assert page.text.count("方法") >= 4
+
+
 def test_long_histories_are_thinned() -> None:
     points = [(float(x), 1.0 + x % 2) for x in range(20_000)]
     svg = curve_figure([Series("a", points, 0)], "x", metric="loss", against="rounds")
@@ -327,11 +346,12 @@ def test_numbers_read_well() -> None:
         "123",
         "–",
     ]
-    assert [metric(v) for v in (0.16678, 0, 2.5e-6, 1.5e7)] == [
+    assert [metric(v) for v in (0.16678, 0, 2.5e-6, 1.5e7, 2e12)] == [
         "0.1668",
         "0",
         "2.500e-6",
         "1.500e7",
+        "2.000e12",
     ]
     assert [human_seconds(v) for v in (6.414, 150, 8000)] == ["6.41 s", "2.5 min", "2.2 h"]
     assert [power_of_ten(v) for v in (1e-5, 0.01, 1000, 1e6, 0.3)] == [

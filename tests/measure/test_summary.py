@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measure.made_up import Clock, make_step
-from psrv.errors import DataError, DivergedError, WireError
+from psrv.errors import ConfigError, DataError, DivergedError, WireError
 from psrv.measure.meter import PARTS, StepMeter
 from psrv.measure.records import BYTE_KEYS
 from psrv.measure.summary import (
@@ -192,6 +192,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
     expected = {**summary, "final": {**summary["final"], "loss": None}}
     assert read_summary(tmp_path) == read_summary(path) == expected
+
+
+def test_a_summary_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_summary(tmp_path / "absent", {})
 
 
 def test_a_missing_or_damaged_summary_is_a_clear_error(tmp_path: Path) -> None:

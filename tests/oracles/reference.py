@@ -35,13 +35,13 @@ def mix(z):
     return z ^ (z >> 31)
 
 
-def tie_bit(seed, round, bucket, rank, coordinate):
-    """1 (negative) or 0: what stands in for the sign of an exact zero."""
+def tie_bits(seed, round, bucket, rank, count):
+    """What stands in for the signs of exact zeros: 1 (negative) or 0 for each coordinate."""
     key = mix(seed + GAMMA)
     for field in (TIE, round, bucket, rank):
         key = mix((key ^ field) + GAMMA)
-    word = mix(key + (coordinate // 64 + 1) * GAMMA)
-    return (word >> (coordinate % 64)) & 1
+    words = [mix(key + (i + 1) * GAMMA) for i in range(-(-count // 64))]
+    return np.array([(words[j // 64] >> (j % 64)) & 1 for j in range(count)])
 
 
 # --- compressors --------------------------------------------------------------------------------
@@ -80,10 +80,9 @@ def scaled_sign(v, sizes):
 
 def unscaled_sign(v, seed, round, bucket, rank):
     """+1 or -1; an exact zero takes the generator's bit."""
-    out = np.sign(v)
-    for j in np.flatnonzero(v == 0):
-        out[j] = -1 if tie_bit(seed, round, bucket, rank, int(j)) else 1
-    return out
+    drawn = tie_bits(seed, round, bucket, rank, v.size)
+    negative = np.where(v == 0, drawn == 1, v < 0)
+    return np.where(negative, v.dtype.type(-1), v.dtype.type(1))
 
 
 # --- one bucket ---------------------------------------------------------------------------------

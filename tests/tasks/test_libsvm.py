@@ -150,7 +150,7 @@ def test_start_is_zero_and_features_can_be_more_than_the_file_has(bound, folder)
     task.gradient(0, x, 0, None, out)
     assert out[:4].all()
     assert not out[4:].any()
-    with pytest.raises(ConfigError, match="features is 3, but .* has index 4"):
+    with pytest.raises(ConfigError, match=r"features is 3, but .* has index 4"):
         make_task("libsvm:tiny,features=3", workers=1, data=folder)
 
 
@@ -245,5 +245,5 @@ def test_real_files_have_their_published_sizes(data, bound, name, rows, features
 
 
 def test_regression_targets_are_refused(data):
-    with pytest.raises(DataError, match="distinct labels .* expected two classes"):
+    with pytest.raises(DataError, match=r"distinct labels .* expected two classes"):
         make_task("libsvm:mg", workers=2, data=data)

@@ -67,5 +67,5 @@ def test_more_workers_than_samples_is_refused():
 
 @pytest.mark.parametrize("batch", [0, -1, 11])
 def test_batch_that_no_shard_can_fill_is_refused(batch):
-    with pytest.raises(ConfigError, match="shard holds 10 of the 43 .* 1 to 10"):
+    with pytest.raises(ConfigError, match=r"shard holds 10 of the 43 .* 1 to 10"):
         Shards(43, workers=4, batch=batch, seed=0, task="t")

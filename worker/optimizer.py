@@ -1,0 +1,286 @@
+"""``DistributedOptimizer``: a ``torch.optim.Optimizer`` whose step is a round of psrv.
+
+Parameters of dtype float32 on the CPU live in the replica's flat vector themselves; for
+others (CUDA, half precision) the replica holds the float32 master copy, and the step
+writes it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from psrv.codec.base import Floats
+from psrv.errors import ConfigError
+from psrv.job import Job
+from psrv.layout import BLOCK, BlockRule, Layout, Tensor
+from psrv.methods import resolve
+from psrv.worker.session import Session
+
+Groups = Iterable[dict[str, Any]]
+
+
+class DistributedOptimizer(torch.optim.Optimizer):
+    """Trains ``model`` together with the other workers of the session.
+
+    Learning-rate schedulers, parameter groups, ``zero_grad`` and ``state_dict`` behave as
+    people know them; every worker must take the same number of steps with the same step
+    sizes. When it is made, all workers get rank 0's parameters and buffers.
+
+    Args:
+        model: the model to train; its parameters that require a gradient.
+        session: from ``psrv.connect()``.
+        method: a row of ``psrv methods``.
+        lr: step size of groups that name none.
+        groups: parameter groups as torch takes them (``params``, ``lr``, ``weight_decay``);
+            by default one with all parameters. No bucket spans two groups.
+        blocks: coordinates that share a scale, or ``tensor`` or ``global``.
+        seed: of the compressors' random choices; equal on all workers.
+        check_every: rounds between checks that all replicas are equal; 0 never.
+        options: of the method, such as ``momentum`` or ``weight_decay``.
+
+    Raises:
+        ConfigError: something that cannot work.
+        PsrvError: the server refused this worker, or a limit was passed.
+
+    A parameter without a gradient in a round counts as one whose gradient is zero.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        session: Session,
+        method: str = "cd-adam",
+        lr: float = 1e-3,
+        *,
+        groups: Groups | None = None,
+        blocks: BlockRule = BLOCK,
+        seed: int = 0,
+        check_every: int = 100,
+        **options: Any,
+    ) -> None:
+        if not isinstance(model, torch.nn.Module):
+            raise ConfigError(
+                f"DistributedOptimizer got a {type(model).__name__} as its model; pass the "
+                "torch.nn.Module itself (parameter groups go into groups=)"
+            )
+        resolved = resolve(method, **options)
+        named = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        chosen = list(groups) if groups is not None else [{"params": list(named)}]
+        self._began = False
+        super().__init__(chosen, {"lr": lr, "weight_decay": resolved.weight_decay})
+        self._model, self._session = model, session
+        tensors = self._tensors(named)
+        decays = tuple(float(g["weight_decay"]) for g in self.param_groups)
+        job = Job("script", resolved, tensors, blocks, seed, decays, check_every)
+        self._layout: Layout = job.layout
+        self._ordered = {name: p for p, name in named.items()}
+        state = [b for b in model.buffers()] + [p for p in model.parameters() if p not in named]
+        buffers = _to_bytes(state)
+        self._trainer = session.begin(job, self._flatten(), buffers)
+        _from_bytes(buffers, state)
+        self._adopt()
+        self._views: dict[int, dict[str, torch.Tensor]] = {}
+        self._publish_state()
+        self._began = True
+        self._evaluated = False
+        model.register_forward_pre_hook(self._before_forward)
+        self._trainer.meter.begin_step(0)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Exchange this worker's gradients and apply the round.
+
+        Raises:
+            NonFiniteError: NaN or infinity in a gradient of any worker.
+            PsrvError: the run ended. The parameters are those before the step.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        trainer = self._trainer
+        if not trainer.meter.in_step:
+            trainer.meter.begin_step(trainer.round)
+        for name, view in self._gradient_views().items():
+            gradient = self._ordered[name].grad
+            if gradient is None:
+                view.zero_()
+            elif gradient.is_sparse:
+                raise ConfigError(f"the gradient of '{name}' is sparse; psrv needs dense gradients")
+            else:
+                view.copy_(gradient)
+        trainer.meter.lap("compute")
+        trainer.step(
+            [float(g["lr"]) for g in self.param_groups],
+            [float(g["weight_decay"]) for g in self.param_groups],
+        )
+        trainer.meter.begin_step(trainer.round, trainer.meter.mark_ns)
+        self._write_back()
+        self._publish_state()
+        return loss
+
+    def average_buffers(self) -> None:
+        """Average the model's floating-point buffers (BatchNorm statistics) over all workers.
+
+        Every worker must call it: before an evaluation, and before saving the model.
+        """
+        buffers = [b for b in self._model.buffers() if b.is_floating_point()]
+        if not buffers:
+            return
+        with self._trainer.meter.exclude(), torch.no_grad():
+            flat = torch.cat([b.detach().float().cpu().reshape(-1) for b in buffers]).numpy()
+            mean = torch.from_numpy(self._trainer.mean(flat))
+            for buffer, part in zip(buffers, mean.split([b.numel() for b in buffers]), strict=True):
+                buffer.copy_(part.view(buffer.shape))
+
+    def replica_digest(self) -> str:
+        """sha256 of the float32 parameters in layout order, hex: equal on all workers."""
+        return self._trainer.replica.digest()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only while the optimizer is being made: all workers have agreed on the layout."""
+        if self._began:
+            raise ConfigError(
+                "parameter groups are fixed once the run has begun; pass groups= when making "
+                "the optimizer"
+            )
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's state dict, with the rule's vectors and this worker's memories by parameter.
+
+        The server's residual is not in it, and Markov memories begin at zero again on
+        both sides after loading; docs/operations.md says what that means.
+        """
+        about = {
+            "method": self._trainer.job.method.describe(),
+            "round": self._trainer.round,
+            "rank": self._trainer.rank,
+            "workers": self._trainer.workers,
+        }
+        return super().state_dict() | {"psrv": about}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave, on every worker, before the first step.
+
+        Raises:
+            ConfigError: rounds were already taken, or the state is of another method, or
+                holds another rank's local memory.
+        """
+        if self._trainer.round:
+            raise ConfigError(
+                f"state was loaded after {self._trainer.round} steps; load it before the first"
+            )
+        about = state_dict.get("psrv", {})
+        if about.get("method") != self._trainer.job.method.describe():
+            raise ConfigError(
+                "the optimizer state is of another method or of other options than this run's; "
+                "make the optimizer as it was when the state was saved"
+            )
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "psrv"})
+        same = (about["rank"], about["workers"]) == (self._trainer.rank, self._trainer.workers)
+        for key, vector in self._vectors().items():
+            for name, view in self._layout.views(vector).items():
+                saved = self.state[self._ordered[name]].get(key)
+                if saved is not None and (same or not key.startswith("local.")):
+                    view[...] = saved.detach().float().cpu().numpy()
+        self._write_back()
+        self._publish_state()
+
+    def _tensors(self, named: dict[torch.nn.Parameter, str]) -> tuple[Tensor, ...]:
+        group_of: dict[torch.nn.Parameter, int] = {}
+        for index, group in enumerate(self.param_groups):
+            for p in group["params"]:
+                if p not in named:
+                    raise ConfigError(
+                        f"parameter group {index} holds a tensor of shape {tuple(p.shape)} that is "
+                        "not a trainable parameter of the model"
+                    )
+                if not p.dtype.is_floating_point:
+                    raise ConfigError(f"'{named[p]}' is {p.dtype}; expected a real floating type")
+                group_of[p] = index
+        missing = [name for p, name in named.items() if p not in group_of]
+        if missing:
+            raise ConfigError(
+                f"'{missing[0]}' is in no parameter group ({len(missing)} such); put every "
+                "trainable parameter into one, or set requires_grad to False"
+            )
+        return tuple(Tensor(name, tuple(p.shape), group_of[p]) for p, name in named.items())
+
+    def _flatten(self) -> Floats:
+        flat = np.empty(self._layout.dimension, np.float32)
+        for name, view in self._layout.views(flat).items():
+            view[...] = self._ordered[name].detach().float().cpu().numpy()
+        return flat
+
+    def _adopt(self) -> None:
+        """Let every float32 parameter on the CPU live in the replica's vector."""
+        self._copied: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        for name, array in self._layout.views(self._trainer.replica.parameters).items():
+            parameter, master = self._ordered[name], torch.from_numpy(array)
+            if parameter.dtype is torch.float32 and parameter.device.type == "cpu":
+                parameter.data = master
+            else:
+                self._copied.append((parameter, master))
+        self._write_back()
+
+    def _write_back(self) -> None:
+        for parameter, master in self._copied:
+            parameter.data.copy_(master)
+
+    def _gradient_views(self) -> dict[str, torch.Tensor]:
+        flat = self._trainer.gradient
+        views = self._views.get(id(flat))
+        if views is None:
+            views = {n: torch.from_numpy(a) for n, a in self._layout.views(flat).items()}
+            self._views[id(flat)] = views
+        return views
+
+    def _vectors(self) -> dict[str, Floats]:
+        """What belongs in a state dict: the rule's state, and what is this worker's own."""
+        vectors = dict(self._trainer.replica.rule.state)
+        sender = self._trainer.sender
+        if sender.momentum is not None:
+            vectors["local.momentum"] = sender.momentum
+        if sender.uplink.channel.feedback == "ef" and sender.uplink.memory is not None:
+            vectors["local.error"] = sender.uplink.memory
+        return vectors
+
+    def _publish_state(self) -> None:
+        """``self.state`` shows the present vectors, as views."""
+        for key, vector in self._vectors().items():
+            for name, array in self._layout.views(vector).items():
+                self.state[self._ordered[name]][key] = torch.from_numpy(array)
+
+    def _before_forward(self, model: torch.nn.Module, inputs: Any) -> None:
+        """Tell data loading from computing, and leave evaluations out of the step."""
+        meter = self._trainer.meter
+        if not meter.in_step:
+            return
+        if not model.training:
+            self._evaluated = True
+        elif self._evaluated:
+            self._evaluated = False
+            meter.skip()
+        else:
+            meter.lap("data")
+
+
+def _to_bytes(tensors: list[torch.Tensor]) -> np.ndarray:
+    """Tensors of any dtype, one after the other, as uint8[b]."""
+    flat = [t.detach().cpu().contiguous().view(-1).view(torch.uint8) for t in tensors if t.numel()]
+    return torch.cat(flat).numpy() if flat else np.zeros(0, np.uint8)
+
+
+def _from_bytes(data: np.ndarray, tensors: list[torch.Tensor]) -> None:
+    at = 0
+    with torch.no_grad():
+        for t in (t for t in tensors if t.numel()):
+            size = t.numel() * t.element_size()
+            part = torch.from_numpy(data[at : at + size].copy()).view(t.dtype).view(t.shape)
+            t.copy_(part)
+            at += size
