@@ -99,8 +99,11 @@ def connect_config_from_environment(
         overrides: options given in the script; None means not given.
 
     Raises:
-        ConfigError: no server is named, or a variable holds something else than it should.
+        ConfigError: no server is named, a variable holds something else than it should, or
+            an override is not an option.
     """
+    for name in overrides.keys() - ConnectConfig.model_fields.keys():
+        raise ConfigError(f"'{name}' was given, {unknown(name, set(ConnectConfig.model_fields))}")
     variables = os.environ if environ is None else environ
     if overrides.get("server") is None and not variables.get(PREFIX + "SERVER"):
         raise ConfigError(

@@ -91,13 +91,13 @@ class Launch:
                 "nothing to train: give --task NAME ('psrv tasks' lists them), "
                 "or a command after --, such as: psrv launch -n 4 -- python train.py"
             )
-        from psrv import codec
         from psrv.methods import resolve
         from psrv.tasks import task_class
+        from psrv.worker.warm import warmup
 
         task_class(self.job.task)
         method = resolve(self.job.method, **self.job.method_options())
-        codec.warmup()  # once here, and not at the same time in every process
+        warmup()  # once here, and not at the same time in every process
         return (self.job.method, self.job.task), (), method.describe()
 
     def _rounds(self) -> int | None:

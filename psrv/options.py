@@ -231,9 +231,11 @@ class JobConfig(Settings):
         ),
     ] = None
     check_every: Annotated[
-        Count,
+        Annotated[int, Field(ge=0)],
         Option(
-            "Rounds between checks that all replicas are equal.", _COUNT, panel="Measurement"
+            "Rounds between checks that all replicas are equal; 0 never checks.",
+            "a whole number, at least 0",
+            panel="Measurement",
         ),
     ] = 100
     on_nonfinite: Annotated[

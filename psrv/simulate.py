@@ -30,6 +30,7 @@ from psrv.plan import Plan, pack, unpack
 from psrv.server.aggregator import Aggregator, Answer, Reduce, Refuse
 from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
+from psrv.worker.warm import warmup
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 Schedule = float | Sequence[float] | Callable[[int], float]
@@ -74,6 +75,7 @@ class Cluster:
     """n senders, one aggregator and one replica, stepped round by round."""
 
     def __init__(self, job: Job, workers: int) -> None:
+        warmup()
         self.job, self.workers = job, workers
         self.layout = job.layout
         self.replica = Replica(job.method, self.layout)

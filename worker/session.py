@@ -14,7 +14,6 @@ import sys
 import time
 from typing import Any
 
-from psrv import codec
 from psrv.codec.base import Bytes, Floats
 from psrv.config import connect_config_from_environment
 from psrv.errors import ConfigError, NonFiniteError, ProtocolError, PsrvError
@@ -24,6 +23,7 @@ from psrv.messages import Bye, Error
 from psrv.options import ConnectConfig
 from psrv.worker.connection import Connection
 from psrv.worker.trainer import Trainer
+from psrv.worker.warm import warmup
 
 
 def connect(server: str | None = None, rank: int | None = None, **options: Any) -> Session:
@@ -53,7 +53,7 @@ class Session:
     """
 
     def __init__(self, config: ConnectConfig) -> None:
-        codec.warmup()
+        warmup()
         self.config = config
         self.trainer: Trainer | None = None
         self._ended = False

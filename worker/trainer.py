@@ -58,6 +58,7 @@ class Trainer:
         self.totals = WorkerTotals(self.rank)
         self.started = time.monotonic()
         self._serial = 0
+        self._sent: dict[int, int] = {}
         self.replica.parameters[:] = parameters
         self.connection.send(Join(self.rank, job.describe()))
         epoch = self.connection.receive()[0]
@@ -142,6 +143,7 @@ class Trainer:
             )
             digest = b""
             self.meter.lap("uplink", bucket.index)
+            self._sent[bucket.index] = self.meter.mark_ns
         return up
 
     def _take_all(self, etas: Sequence[float]) -> int:
@@ -164,6 +166,11 @@ class Trainer:
                 message.last_rank,
                 message.bucket,
                 arrived,
+            )
+            sent = self._sent[message.bucket]
+            self.meter.flight(sent, arrived)
+            self.session.recorder.span(
+                "flight", sent, arrived, round=self.round, bucket=message.bucket, lane="io"
             )
             bucket = self.layout.buckets[message.bucket]
             payload = np.frombuffer(message.payload, np.uint8)

@@ -102,6 +102,12 @@ class Child:
         errors = [line for line in lines if _ERROR_LINE.match(line)]
         return (errors or lines or [""])[-1].removeprefix("psrv: error: ")
 
+    def blames(self, others: Sequence[Child]) -> bool:
+        """Whether its last words name another of these, a worker: ``worker 2: ...``."""
+        match = re.search(r"\bworker (\d+)\b", self.last_error())
+        named = f"worker {match[1]}" if match else self.name
+        return named != self.name and any(other.name == named for other in others)
+
     def is_consequence(self) -> bool:
         """Whether it ended because another process did, and said so."""
         if self.code in {kind.exit_code for kind in _CONSEQUENCES}:
@@ -223,7 +229,7 @@ class Crew:
     def failures(self) -> list[Child]:
         """Children that ended badly, the likely cause of the others' end first."""
         failed = [child for child in self.children if child.code not in (None, 0)]
-        return sorted(failed, key=lambda child: (child.is_consequence(), child.order))
+        return sorted(failed, key=lambda c: (c.is_consequence(), c.blames(failed), c.order))
 
     def running(self, role: str | None = None) -> list[Child]:
         """Children that have not ended."""

@@ -36,10 +36,10 @@ def tasks() -> None:
 def warmup() -> None:
     """Compile the kernels, and say how long it took."""
     start = time.monotonic()
-    from psrv import codec
+    from psrv.worker.warm import warmup as compile_all
 
-    count = codec.warmup()
-    print(f"kernels of {count} compressors are compiled ({time.monotonic() - start:.1f} s)")
+    count = compile_all()
+    print(f"the kernels of {count} methods are compiled ({time.monotonic() - start:.1f} s)")
 
 
 def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -86,6 +86,13 @@ def test_cause_stands_before_its_consequences(crew, tmp_path):
     assert set(crew.failures()[1:]) == {refused, lost}
 
 
+def test_child_that_others_blame_stands_first(crew, tmp_path):
+    code = "import psrv; raise psrv.NonFiniteError('worker 1, round 3: gradient holds NaN')"
+    children = [start(crew, tmp_path, code, index) for index in (0, 1, 2)]
+    finish(crew)
+    assert crew.failures()[0] is children[1]
+
+
 def test_first_of_several_causes_comes_first(crew, tmp_path):
     first = start(crew, tmp_path, "raise SystemExit(1)", 3)
     finish(crew)

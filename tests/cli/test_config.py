@@ -124,10 +124,10 @@ def test_bad_value_names_the_variable_or_the_file_it_came_from(tmp_path):
 
 
 def test_unknown_option_suggests_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match="'wrkers' was set.* did you mean 'workers'"):
+    with pytest.raises(ConfigError, match=r"'wrkers' was set.* did you mean 'workers'"):
         JobConfig(wrkers=2)
     file = write(tmp_path, "methud = 'sgd'")
-    with pytest.raises(ConfigError, match="sets 'methud'.* did you mean 'method'"):
+    with pytest.raises(ConfigError, match=r"sets 'methud'.* did you mean 'method'"):
         load(JobConfig, file=file, environ={})
 
 
@@ -183,6 +183,8 @@ def test_script_s_own_arguments_beat_the_environment():
     assert (config.rank, config.connect_timeout) == (2, 3.0)
     config = connect_config_from_environment({}, server="127.0.0.1:7")
     assert config.server == "tcp://127.0.0.1:7"
+    with pytest.raises(ConfigError, match="'timeout' was given, which is not an option"):
+        connect_config_from_environment(environ, timeout=3)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+
+from psrv.cli import main
 
 pytestmark = pytest.mark.process
 
@@ -22,8 +23,21 @@ def psrv(*arguments: object, **options) -> subprocess.CompletedProcess:
     )
 
 
-def launch(out: Path, code: str, workers: int = 2) -> subprocess.CompletedProcess:
-    return psrv("launch", "-n", workers, "--out", out, "--", "python", "-c", code)
+@pytest.fixture
+def launch(monkeypatch, capsys):
+    """``psrv launch`` with the launcher in this process, and little patience."""
+    monkeypatch.setattr("psrv.launch.GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("psrv.launch.FINISH_SECONDS", 0.5)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        code = main(["launch", *map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
+
+
+def script(code: str) -> tuple[str, ...]:
+    return ("--", "python", "-c", code)
 
 
 def only_error(done: subprocess.CompletedProcess) -> str:
@@ -31,7 +45,7 @@ def only_error(done: subprocess.CompletedProcess) -> str:
     return line
 
 
-def test_failing_child_is_named_with_its_code_error_and_logs(tmp_path):
+def test_failing_child_is_named_with_its_code_error_and_logs(launch, tmp_path):
     code = (
         "import os, sys, time\n"
         "print('hello from', os.environ['PSRV_RANK'], 'of', os.environ['PSRV_WORKERS'])\n"
@@ -39,28 +53,41 @@ def test_failing_child_is_named_with_its_code_error_and_logs(tmp_path):
         "    sys.exit('error: no more data')\n"
         "time.sleep(600)\n"
     )
-    done = launch(tmp_path / "run", code, workers=3)
+    done = launch("-n", 3, "--out", tmp_path / "run", *script(code))
     assert done.returncode == 1
     error = only_error(done)
     assert error.startswith("psrv: error: worker 1 (process ")
     assert "failed with exit code 1: error: no more data" in error
     assert error.endswith(f"logs are in {tmp_path / 'run' / 'logs'}")
-    assert sorted(done.stdout.splitlines()) == [f"[{i}] hello from {i} of 3" for i in range(3)]
+    assert set(done.stdout.splitlines()) <= {f"[{i}] hello from {i} of 3" for i in range(3)}
+    assert "[1] hello from 1 of 3" in done.stdout
     assert "error: no more data" in (tmp_path / "run/logs/worker-1.log").read_text()
 
 
-def test_killed_child_is_named_with_its_signal(tmp_path):
-    code = (
-        "import os, time\nif os.environ['PSRV_RANK'] == '0': os.kill(os.getpid(), 9)\n"
-        "time.sleep(600)"
-    )
-    done = launch(tmp_path / "run", code)
+def test_killed_child_is_named_with_its_signal(launch, tmp_path):
+    code = "import os; os.kill(os.getpid(), 9)"
+    done = launch("-n", 1, "--out", tmp_path / "run", *script(code))
     assert done.returncode == 128 + signal.SIGKILL
+    assert only_error(done).startswith("psrv: error: worker 0 (process ")
     assert " was killed by SIGKILL" in only_error(done)
 
 
-def test_job_file_says_what_ran_where(tmp_path):
-    launch(tmp_path / "run", "raise SystemExit(3)", workers=1)
+def test_command_that_never_joins_is_not_taken_for_a_run(launch, tmp_path):
+    done = launch("-n", 1, "--out", tmp_path / "run", *script("print('trained alone')"))
+    assert done.returncode == 8
+    assert done.stdout == "trained alone\n"
+    assert "does the script call psrv.connect()" in only_error(done)
+
+
+def test_server_that_dies_is_named(launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("PSRV_JOIN_TIMEOUT", "0.1")
+    done = launch("-n", 1, "--out", tmp_path / "run", *script("import time; time.sleep(600)"))
+    assert done.returncode == 8
+    assert only_error(done).startswith("psrv: error: server (process ")
+
+
+def test_job_file_says_what_ran_where(launch, tmp_path):
+    launch("-n", 1, "--out", tmp_path / "run", *script("raise SystemExit(3)"))
     job = json.loads((tmp_path / "run/job.json").read_text())
     assert job["command"] == ["python", "-c", "raise SystemExit(3)"]
     assert job["config"]["workers"] == 1
@@ -85,23 +112,22 @@ def test_signal_to_the_launcher_ends_everything(tmp_path, number):
     assert error == f"psrv: error: run stopped by {number.name}\n"
 
 
-def test_finished_run_is_not_overwritten_without_force(tmp_path):
+def test_finished_run_is_not_overwritten_without_force(launch, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    arguments = ("launch", "-n", "1", "--out", tmp_path)
-    command = ("--", "python", "-c", "raise SystemExit(5)")
-    done = psrv(*arguments, *command)
+    command = script("raise SystemExit(5)")
+    done = launch("-n", 1, "--out", tmp_path, *command)
     assert done.returncode == 2
     assert f"{tmp_path} already holds a finished run" in only_error(done)
     assert (tmp_path / "summary.json").exists()
-    assert psrv(*arguments, "--force", *command).returncode == 5
+    assert launch("-n", 1, "--out", tmp_path, "--force", *command).returncode == 5
     assert not (tmp_path / "summary.json").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_folder_that_cannot_be_written_is_named(tmp_path):
+def test_folder_that_cannot_be_written_is_named(launch, tmp_path):
     (tmp_path / "file").write_text("")
-    done = psrv("launch", "--out", tmp_path / "file" / "run", "--", "python", "-c", "1")
+    done = launch("--out", tmp_path / "file" / "run", *script("1"))
     assert done.returncode == 2
     assert f"cannot write to {tmp_path / 'file' / 'run'}" in only_error(done)
 
@@ -151,29 +177,30 @@ def test_worker_command_finds_its_run_in_the_environment():
     )
 
 
-def test_launch_trains_and_leaves_the_files_of_a_run(tmp_path):
+def test_launch_trains_and_leaves_the_files_of_a_run(launch, tmp_path, monkeypatch):
+    monkeypatch.setattr("psrv.launch.FINISH_SECONDS", LIMIT)
     out = tmp_path / "run"
-    done = psrv(
-        *("launch", "-n", 2, "--task", "quadratic:d=100", "--method", "cd-adam"),
-        *("--rounds", 20, "--trace", "--out", out),
+    done = launch(
+        *("-n", 2, "--task", "quadratic:d=100", "--method", "cd-adam", "--rounds", 20),
+        *("--trace", "--out", out),
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["method"], summary["workers"], summary["rounds"]) == ("cd-adam", 2, 20)
-    for name in ("job.json", "trace.json", "report.html", "worker-1.jsonl", "logs/server-0.log"):
-        assert (out / name).stat().st_size or name.startswith("logs/")
+    for name in ("job.json", "trace.json", "report.html", "worker-1.jsonl", "server-0.jsonl"):
+        assert (out / name).stat().st_size
     assert done.stdout.startswith("cd-adam on quadratic:d=100: 2 workers, 20 rounds in ")
     assert str(out / "report.html") in done.stdout
     assert not (out / "address").exists()
-    again = psrv("launch", "--config", out / "job.json", "--out", tmp_path / "again")
+    again = psrv("simulate", "--config", out / "job.json", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     repeated = json.loads((tmp_path / "again/summary.json").read_text())
     assert repeated["replica_digest"] == summary["replica_digest"]
 
 
-def test_built_in_task_that_fails_names_the_worker_and_the_reason(tmp_path):
-    done = psrv(
-        *("launch", "-n", 2, "--task", "libsvm:a9a", "--data", tmp_path / "nowhere"),
+def test_built_in_task_that_fails_names_the_worker_and_the_reason(launch, tmp_path):
+    done = launch(
+        *("-n", 2, "--task", "libsvm:a9a", "--data", tmp_path / "nowhere"),
         *("--out", tmp_path / "run"),
     )
     assert done.returncode == 2

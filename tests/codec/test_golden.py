@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -167,5 +168,5 @@ def test_ties_have_no_preferred_side_and_do_not_follow_one_another() -> None:
     ]
     total = np.sum(votes)
     assert abs(total - count * rounds / 2) < 4 * np.sqrt(count * rounds / 4)
-    for one, other in zip(votes, votes[1:], strict=False):
+    for one, other in pairwise(votes):
         assert abs(np.sum(one ^ other) - count / 2) < 4 * np.sqrt(count / 4)

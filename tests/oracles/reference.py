@@ -406,3 +406,12 @@ class Model:
         """A state vector as one flat vector; ``rank`` for a worker's own."""
         vectors = [getattr(part, name) for part in self.parts]
         return np.concatenate([v if rank is None else v[rank] for v in vectors])
+
+    def put(self, name, vector, rank=None):
+        """Replace a state vector by a flat one, in this model's dtype."""
+        for part, (start, stop, _, _) in zip(self.parts, self.cuts, strict=True):
+            piece = np.array(vector[start:stop], part.x.dtype)
+            if rank is None:
+                setattr(part, name, piece)
+            else:
+                getattr(part, name)[rank] = piece
