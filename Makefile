@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
     if $$p -c '$(USABLE)' 2>/dev/null; then echo $$p; break; fi; done)
 ARGS ?=
 
-.PHONY: help venv demo test test-matrix test-docker lint bench check clean
+.PHONY: help venv demo test test-matrix test-learning test-docker lint bench check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -48,6 +48,9 @@ test: $(STAMP) ## unit, property, wire, process and fault tests (under ten minut
 
 test-matrix: $(STAMP) ## launch and simulate agree bit for bit: every method, 1, 2, 4 and 7 workers
 	$(BIN)/python -m pytest -m matrix $(ARGS)
+
+test-learning: $(STAMP) ## train to the papers' accuracies on MNIST and a9a (needs PSRV_DATA; half an hour)
+	$(BIN)/python -m pytest -m learning -s $(ARGS)
 
 test-docker: $(STAMP) ## build the images and bring the compose file up (needs a Docker engine)
 	PSRV_TEST_DOCKER=1 $(BIN)/python -m pytest -m docker $(ARGS)

@@ -173,9 +173,7 @@ class Relay:
         self._decoder, self._encoder = parse(up.compressor), parse(down.compressor)
         self._payload = np.empty(self._encoder.payload_bytes(bucket.blocks), np.uint8)
         self._work: Floats = aligned(size)
-        self.residual: Floats | None = (
-            None if down.feedback is Feedback.PLAIN else aligned(size)
-        )
+        self.residual: Floats | None = None if down.feedback is Feedback.PLAIN else aligned(size)
         self.mean: Floats | None = aligned(size) if markov_up and not markov_down else None
         self._next_mean: Floats | None = None if self.mean is None else aligned(size)
         self._last = 0.0

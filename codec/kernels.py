@@ -306,8 +306,9 @@ def reduce_dense(payloads, count, out, residual, rho):
     for first in range(0, count, 2048):
         size = min(2048, count - first)
         at = 4 * first
-        for i in range(size):
-            store_float(load_float(payloads[0] + at + 4 * i), out + at + 4 * i)
+        if payloads.size == 1:
+            for i in range(size):
+                store_float(load_float(payloads[0] + at + 4 * i), out + at + 4 * i)
         for k in range(1, payloads.size):
-            add_onto(payloads[k] + at, size, out + at, out + at)
+            add_onto(payloads[k] + at, size, (out if k > 1 else payloads[0]) + at, out + at)
         finish_mean(out + at, size, factor, residual + at if residual else 0, rho)

@@ -1,9 +1,10 @@
 """Train a small network on scikit-learn's handwritten digits."""
 
-import psrv
 import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
+
+import psrv
 
 torch.manual_seed(0)
 digits = load_digits()

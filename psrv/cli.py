@@ -148,6 +148,38 @@ def demo(
     run(out, quick)
 
 
+_bench = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(_bench, name="bench")
+
+
+@_bench.callback(invoke_without_command=True)
+def _bench_all(context: typer.Context) -> None:
+    """Measure psrv beside what this machine allows; without a name, everything."""
+    if context.invoked_subcommand is None:
+        codec()
+
+
+@_bench.command()
+def codec(
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N", help="Coordinates (default 65536,1048576,11173962).", show_default=False
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if a target is missed.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every row there.", show_default=False)
+    ] = None,
+) -> None:
+    """Every compressor beside memcpy, and beside NumPy, in one run."""
+    from psrv.commands import bench
+
+    bench.codec(sizes, check, json)
+
+
 @app.command()
 def methods() -> None:
     """List the methods."""

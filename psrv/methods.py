@@ -28,6 +28,7 @@ _USED_BY_RULE = {
     "amsgrad": ("beta1", "beta2", "nu", "decoupled"),
 }
 _USED_BY_OUTGOING = {"gradient": (), "nesterov": ("momentum",), "ema": ("momentum",)}
+_FIXED = {"name", "outgoing", "up", "down", "summary", "source"}
 _CHANNEL_OPTIONS = ("uplink", "downlink", "compressor", "up_compressor", "down_compressor", "rule")
 
 
@@ -119,8 +120,8 @@ def _row(
     rescale: bool = False,
     **options: Any,
 ) -> Method:
-    channels = (Channel(Feedback(f), c, rescale) for f, c in (up, down))
-    return Method(name, outgoing, *channels, rule, summary=summary, source=source, **options)
+    uplink, downlink = (Channel(Feedback(f), c, rescale) for f, c in (up, down))
+    return Method(name, outgoing, uplink, downlink, rule, summary=summary, source=source, **options)
 
 
 _DENSE = ("plain", "dense")
@@ -192,7 +193,7 @@ def resolve(name: str, **options: Any) -> Method:
     if preset is None:
         raise ConfigError(f"method '{name}' is unknown; expected one of {', '.join(METHODS)}")
     given = {k: v for k, v in options.items() if v is not None}
-    known = {f.name for f in fields(Method)} - {"name", "outgoing", "up", "down", "summary", "source"}
+    known = {f.name for f in fields(Method)} - _FIXED
     for option in given:
         if option not in known and option not in _CHANNEL_OPTIONS:
             allowed = ", ".join(sorted({*known, *_CHANNEL_OPTIONS}))
@@ -231,7 +232,10 @@ def _channel(
 
 def _check(method: Method) -> None:
     if method.outgoing not in OUTGOING or method.rule not in RULES:
-        raise ConfigError(f"method '{method.name}' has no outgoing '{method.outgoing}' or no rule '{method.rule}'")
+        raise ConfigError(
+            f"method '{method.name}' sends '{method.outgoing}' into rule '{method.rule}'; "
+            f"expected one of {', '.join(OUTGOING)}, and one of {', '.join(RULES)}"
+        )
     for option in ("momentum", "beta1", "beta2"):
         value = _number(method, option)
         if not 0 <= value < 1:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+REDRAW_SECONDS = 0.2
+"""Drawing costs milliseconds of a core that the run may want."""
+
 
 class Tail:
     """The new whole lines of a JSON-lines file that another process appends to."""
@@ -140,9 +143,10 @@ class Bar:
             self._progress = None
 
     def show(self) -> None:
-        """Draw the state as it is now."""
-        if self._progress is None:
+        """Draw the state as it is now, if the last time was long enough ago."""
+        if self._progress is None or time.monotonic() - self._drawn < REDRAW_SECONDS:
             return
+        self._drawn = time.monotonic()
         (task,) = self._progress.tasks
         self._progress.update(task.id, completed=self.state.rounds, total=self.state.total)
         if self.state.rounds:
@@ -161,13 +165,11 @@ class Bar:
             self.show()
 
     def at(self, rounds: int, total: int, record: Mapping[str, Any]) -> None:
-        """Take in one round of a simulation, and draw ten times a second."""
+        """Take in one round of a simulation, and draw."""
         if self._progress is None:
             return
         self.state.rounds, self.state.total = rounds, total
         if "loss" in record:
             self.state.loss, self.state.accuracy = record["loss"], record.get("accuracy")
         self.state.payload = (record.get("payload_up") or 0) + (record.get("payload_down") or 0)
-        if time.monotonic() - self._drawn >= 0.1 or rounds == total:
-            self._drawn = time.monotonic()
-            self.show()
+        self.show()

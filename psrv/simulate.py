@@ -237,7 +237,9 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Every rank's share of the evaluation, averaged as the server averages them."""
     task, x, ranks = plan.task, cluster.replica.parameters, range(cluster.workers)
-    shares = sum(pack(task.evaluate(rank, x)).astype(np.float64) for rank in ranks)
+    shares = np.zeros(4)
+    for rank in ranks:
+        shares += pack(task.evaluate(rank, x))
     loss, accuracy = unpack((shares / cluster.workers).astype(np.float32).tolist())
     gradient, total = np.zeros(x.size, np.float32), np.zeros(x.size)
     norm: float | None = None
@@ -271,9 +273,11 @@ def schedule(lr: Schedule, rounds: int) -> Callable[[int], float]:
     """
     if callable(lr):
         values = [float(lr(t)) for t in range(rounds)]
-    elif isinstance(lr, Sequence) or isinstance(lr, np.ndarray):
+    elif isinstance(lr, (Sequence, np.ndarray)):
         if len(lr) < rounds:
-            raise ConfigError(f"lr has {len(lr)} step sizes; expected one for each of {rounds} rounds")
+            raise ConfigError(
+                f"lr has {len(lr)} step sizes; expected one for each of {rounds} rounds"
+            )
         values = [float(v) for v in lr]
     else:
         values = [float(lr)] * rounds
@@ -297,9 +301,7 @@ def _vector(values: Any, size: int | None, what: str) -> Floats:
     array = np.asarray(values)
     if array.dtype != np.float32 or array.ndim != 1 or size not in (None, array.size):
         expected = "(d,)" if size is None else f"({size},)"
-        raise ConfigError(
-            f"{what} gave {array.dtype} {array.shape}; expected float32 {expected}"
-        )
+        raise ConfigError(f"{what} gave {array.dtype} {array.shape}; expected float32 {expected}")
     return array
 
 

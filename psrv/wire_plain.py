@@ -114,6 +114,8 @@ def survey(
             pending.append(count)
             if len(pending) > depth + 1:
                 raise fault(f"{what} is nested deeper than {depth}")
+    if position != end:
+        raise fault(f"{what} ends at byte {position}, but {end} came")
 
 
 def _tags() -> list[tuple[int, int, int, int] | None]:

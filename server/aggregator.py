@@ -151,7 +151,11 @@ class Aggregator:
         if push.round == slot.round:
             if push.sender in slot.arrived or slot.phase is not Phase.COLLECTING:
                 self.repeated += 1
-                return [self._answer(slot, push.bucket, push.sender)] if slot.payload is not None else []
+                return (
+                    [self._answer(slot, push.bucket, push.sender)]
+                    if slot.payload is not None
+                    else []
+                )
         elif slot.phase is not Phase.DONE:
             return [self._refuse(push, "protocol", f"round {slot.round} is not over")]
         refusal = self._unfit(slot, push)

@@ -19,7 +19,6 @@ from psrv.messages import (
     HeartbeatReply,
     Hello,
     Join,
-    Message,
     Push,
     State,
 )
@@ -71,9 +70,7 @@ class ServerCore:
         self._warned: dict[Peer, int] = {}
         self._progress = 0
 
-    def handle(
-        self, event: Heard | Gone | Tick | Invalid, now: int
-    ) -> list[Action | Reduce]:
+    def handle(self, event: Heard | Gone | Tick | Invalid, now: int) -> list[Action | Reduce]:
         """Take in one event.
 
         Args:
@@ -142,9 +139,7 @@ class ServerCore:
     def _perform(self, actions: list[Action], now: int) -> list[Action | Reduce]:
         for action in actions:
             if isinstance(action, Begin):
-                self.aggregator = Aggregator(
-                    action.job, self.terms.workers, self.membership.epoch
-                )
+                self.aggregator = Aggregator(action.job, self.terms.workers, self.membership.epoch)
                 self._progress = now
         return list(actions)
 

@@ -311,7 +311,9 @@ class Membership:
         for member in list(self.members.values()):
             silent = (now - member.seen) / NANO
             if silent > self.terms.lease and self.stage is not Stage.ENDED:
-                why = f"last sign of life was {silent:.0f} s ago, the lease is {self.terms.lease:g} s"
+                why = (
+                    f"last sign of life was {silent:.0f} s ago, the lease is {self.terms.lease:g} s"
+                )
                 actions += self._gone(Gone(member.peer, why))
         return actions
 

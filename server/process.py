@@ -7,7 +7,6 @@ ROUTER is mandatory: a send to a peer that is gone is an event like its disconne
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
@@ -111,7 +110,7 @@ class ServerProcess:
         try:
             self._router.bind(address)
         except zmq.ZMQError as error:
-            reason = os.strerror(error.errno) if error.errno < 1 << 16 else str(error)
+            reason = error.strerror or str(error)
             if error.errno == zmq.EADDRINUSE:
                 raise ConfigError(
                     f"cannot listen on {address}: the port is taken; stop what uses it or choose "
@@ -245,5 +244,7 @@ def _lines(out: Path | None) -> Path | None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
+        raise ConfigError(
+            f"cannot make the folder {out}: {error.strerror}; choose another --out"
+        ) from error
     return out / server_file(0)

@@ -25,7 +25,18 @@ from psrv.measure.clock import OffsetEstimator
 from psrv.measure.tcp import TcpCounters, TcpMeter
 from psrv.messages import VERSION, Direction, Hello, Message, Push, Result, Welcome
 from psrv.wire import decode, encode
-from psrv.worker.protocol import Clock, Closed, Deliver, Event, Fail, Link, Received, Say, Send, Tick
+from psrv.worker.protocol import (
+    Clock,
+    Closed,
+    Deliver,
+    Event,
+    Fail,
+    Link,
+    Received,
+    Say,
+    Send,
+    Tick,
+)
 
 _POLL_MS = 100
 _LINGER_MS = 2000

@@ -78,7 +78,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         job = Job("script", resolved, tensors, blocks, seed, decays, check_every)
         self._layout: Layout = job.layout
         self._ordered = {name: p for p, name in named.items()}
-        state = [b for b in model.buffers()] + [p for p in model.parameters() if p not in named]
+        state = list(model.buffers()) + [p for p in model.parameters() if p not in named]
         buffers = _to_bytes(state)
         self._trainer = session.begin(job, self._flatten(), buffers)
         _from_bytes(buffers, state)

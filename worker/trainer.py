@@ -193,11 +193,14 @@ class Trainer:
         at = 0
         while at < data.nbytes:
             message = self.connection.receive()[0]
-            if (
-                not isinstance(message, State)
-                or (message.part, message.offset, message.total) != (part, at, data.nbytes)
+            if not isinstance(message, State) or (message.part, message.offset, message.total) != (
+                part,
+                at,
+                data.nbytes,
             ):
-                raise WireError(f"expected part {part} of the state from byte {at}, of {data.nbytes}")
-            chunk = memoryview(message.payload)
-            data[at : at + chunk.nbytes] = chunk
-            at += chunk.nbytes
+                raise WireError(
+                    f"expected part {part} of the state from byte {at}, of {data.nbytes}"
+                )
+            received = memoryview(message.payload)
+            data[at : at + received.nbytes] = received
+            at += received.nbytes

@@ -42,22 +42,25 @@ def finish(folder: Path, *, trace: bool) -> None:
     def number(*keys: str) -> float | None:
         return run.number(*keys)
 
-    final = [f"loss {metric(number('final', 'loss'))}"]
-    for key, words in (
-        ("accuracy", f"accuracy {percent(number('final', 'accuracy'))}"),
-        ("grad_norm", f"gradient norm {metric(number('final', 'grad_norm'))}"),
-    ):
-        if number("final", key) is not None:
-            final.append(words)
+    final = ", ".join(
+        f"{words} {shown(value)}"
+        for key, words, shown in (
+            ("loss", "loss", metric),
+            ("accuracy", "accuracy", percent),
+            ("grad_norm", "gradient norm", metric),
+        )
+        if (value := number("final", key)) is not None
+    )
     up, down = (
         human_bytes(number("bytes_per_worker_round", f"payload_{way}")) for way in ("up", "down")
     )
     step = number("step_seconds", "mean")
-    print(
-        f"{run.text('method')} on {run.text('task')}: {run.text('workers')} workers, "
-        f"{run.text('rounds')} rounds in {human_seconds(number('wall_seconds'))}\n"
-        f"  final  {', '.join(final)}\n"
-        f"  step   {milliseconds(step)}{'' if step is None else ' ms'}"
-        f"{'' if ABSENT in (up, down) else f', payload {up} up and {down} down a worker'}\n"
-        f"  files  {', '.join(map(str, [folder, *made]))}"
-    )
+    title = f"{run.text('method')} on {run.text('task')}: {run.text('workers')} workers"
+    lines = [f"{title}, {run.text('rounds')} rounds in {human_seconds(number('wall_seconds'))}"]
+    if final:
+        lines.append(f"final  {final}")
+    if step is not None:
+        sent = "" if ABSENT in (up, down) else f", payload {up} up and {down} down a worker"
+        lines.append(f"step   {milliseconds(step)} ms{sent}")
+    lines.append(f"files  {', '.join(map(str, [folder, *made]))}")
+    print("\n  ".join(lines), flush=True)

@@ -3,6 +3,8 @@
 import io
 import json
 
+import pytest
+
 from psrv.progress import Bar, State, Tail
 
 
@@ -51,11 +53,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_bar_shows_rounds_loss_and_bytes_on_a_terminal(tmp_path, monkeypatch):
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    # Called in the test itself: pytest sets sys.stderr anew after the fixtures.
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr("psrv.progress.REDRAW_SECONDS", 0.0)
+    return terminal
+
+
+def test_bar_shows_rounds_loss_and_bytes_on_a_terminal(tmp_path, monkeypatch):
+    terminal = on_terminal(monkeypatch)
     (tmp_path / "w").write_bytes(
         line(type="round", payload_up=3000, payload_down=1000) + line(type="eval", loss=0.5)
     )
@@ -70,10 +79,7 @@ def test_bar_shows_rounds_loss_and_bytes_on_a_terminal(tmp_path, monkeypatch):
 
 
 def test_simulation_reports_through_the_same_bar(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "140")
+    terminal = on_terminal(monkeypatch)
     with Bar("sgd on quadratic") as bar:
         bar.at(1, 2, {"loss": 2.0, "payload_up": 10, "payload_down": 10})
         bar.at(2, 2, {})

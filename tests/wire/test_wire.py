@@ -217,7 +217,7 @@ def test_a_kind_is_refused_from_the_side_that_never_sends_it(message: Message) -
         np.arange(8, dtype=np.uint8),
         np.arange(2, dtype=np.float32),
         np.zeros((2, 4), dtype=np.uint8),
-        np.zeros(0, dtype=np.float32),
+        np.zeros((0, 4), dtype=np.float32),
     ],
     ids=["bytes", "bytearray", "memoryview", "uint8", "float32", "matrix", "empty"],
 )
@@ -277,7 +277,8 @@ def test_a_payload_that_is_not_plain_bytes_is_our_fault(payload: Any) -> None:
         (EXAMPLES[5], "eta", np.float64(0.1)),
         (EXAMPLES[5], "eta", float("nan")),
         (EXAMPLES[5], "eta", -0.1),
-        (EXAMPLES[8], "payload", b"12345"),
+        (EXAMPLES[5], "eta", float("inf")),
+        (EXAMPLES[8], "payload", b"123456"),
         (EXAMPLES[12], "text", "x" * 1001),
     ],
 )
@@ -346,6 +347,7 @@ def test_jobs_at_the_limits_pass() -> None:
         {"a": [None] * (MAX_ITEMS - 3)},
         {"x" * MAX_STRING: "ü" * MAX_STRING},
         {"low": -(2**63), "high": 2**64 - 1, "tiny": 5e-324},
+        {str(key): {str(key): [key]} for key in range(70_000)},
         {"tensors": [[f"layer{index}.weight", [512, 512], 0] for index in range(20_000)]},
     ):
         assert read(frames_of(Join(1, job))) == Join(1, job)

@@ -119,6 +119,8 @@ def test_wrong_types_field_by_field(message: Message) -> None:
             # What has another type never passes; a map is as good as nil where no field is.
             if type(alien) is not type(right) and (key != 8 or right is not None):
                 assert found is None, (key, alien)
+            elif isinstance(alien, float) and not 0 < alien < 1e6:
+                assert found is None, (key, alien)
             elif found is not None and key in (0, 1, 7):
                 assert alien == right
         if isinstance(key, str):
@@ -219,6 +221,15 @@ def test_checksum_mismatch(message: Message) -> None:
         read(with_header(row, payload))
 
 
+def test_extension_types_are_refused_even_where_values_are_ignored() -> None:
+    for padding in (b"", b"x" * 1000):
+        for extension in (b"\xd4\x05\x01", b"\xd6\xff\x00\x00\x00\x01", b"\xc7\x01\x05\x00"):
+            row = [*header_of(first(Heartbeat)), padding]
+            assert accepted(with_header(row, None)) is not None
+            header = msgpack.packb([*row, None])[:-1]
+            assert accepted([header + extension]) is None
+
+
 def test_members_must_ascend_and_fit() -> None:
     for members, good in (
         (list(range(MAX_MEMBERS)), True),
@@ -247,6 +258,10 @@ FALSE_LENGTHS = {
     "nested arrays": (ARRAY + struct.pack(">I", 13_000)) * 13_000,
     "nested short arrays": b"\xdc\x01\x90" * 170,
     "nested maps": b"".join(b"\xde\x02\x00\xa1" + bytes([65 + i % 26]) for i in range(800)),
+    "nested behind a text": b"\x92\xdb"
+    + struct.pack(">I", 99_999)
+    + b"x" * 99_999
+    + (ARRAY + struct.pack(">I", 99_000)) * 6,
     "deep": b"\x91" * 60_000 + b"\x00",
     "deep and short": b"\x91" * 511 + b"\x00",
 }

@@ -1,0 +1,1 @@
+"""Measurements of psrv beside this machine's own limits; ``psrv bench``."""
