@@ -106,7 +106,7 @@ def survey(
             size, count = (0, unit * length) if unit else (length, 0)
         position += size
         items -= count
-        if count > end - position or position > end:
+        if position > end:
             raise fault(f"{what} claims more than its {end} bytes can hold")
         if items < 0:
             raise fault(f"{what} holds too many values")

@@ -155,8 +155,9 @@ class ServerCore:
             return []
         if not self.aggregator.open() and not self._averaging():
             return []
+        rounds = self.aggregator.round() + (not self.aggregator.open())
         text = (
-            f"worker {', '.join(map(str, left))} finished after {self.aggregator.round()} rounds, "
+            f"worker {', '.join(map(str, left))} finished after {rounds} rounds, "
             "others went on; every worker needs the same number of steps"
         )
         return list(self.membership.end("uneven", text))

@@ -145,6 +145,7 @@ class Membership:
     job: Job | None = None
     members: dict[int, Member] = field(default_factory=dict)
     turned_away: int = 0
+    last_refusal: str = ""
     round: int = 0
     """The latest round, for messages; the aggregator's, told by the core."""
     _by_peer: dict[Peer, Member] = field(default_factory=dict)
@@ -282,7 +283,7 @@ class Membership:
     def _failed(self, member: Member, error: Error) -> list[Action]:
         if self.stage is Stage.GATHERING:
             return self._gone(Gone(member.peer, f"process reported: {error.text}"))
-        return self.end(error.code, error.text, besides=member.rank)
+        return self.end(error.code or "failed", error.text, besides=member.rank)
 
     def _gone(self, gone: Gone) -> list[Action]:
         member = self._by_peer.get(gone.peer)
@@ -306,6 +307,8 @@ class Membership:
                 f"waited {self.terms.join_timeout:g} s for {self.terms.workers} workers to join; "
                 f"{len(joined)} did (ranks: {ranks})"
             )
+            if self.last_refusal:
+                text += f"; the last one turned away: {self.last_refusal}"
             return self.end("timeout", text)
         actions: list[Action] = []
         for member in list(self.members.values()):
@@ -329,4 +332,5 @@ class Membership:
 
     def _turn_away(self, peer: Peer, code: str, text: str) -> list[Action]:
         self.turned_away += 1
+        self.last_refusal = text
         return [Send(peer, Error.clipped(code, text)), Note(f"turned a peer away: {text}")]

@@ -86,7 +86,7 @@ class ServerProcess:
         )
         self._stop: Stop | None = None
         self._peers: dict[int, bytes] = {}
-        self._sent: dict[Any, int] = {}
+        self._leaving: list[bytes] = []
         self._recorder = Recorder(_lines(config.out), trace=config.trace)
         self._recorder.start("server", 0)
         self._context = zmq.Context()
@@ -138,11 +138,13 @@ class ServerProcess:
         next_tick = 0
         while self._stop is None:
             ready = dict(poller.poll(_POLL_MS))
-            now = time.monotonic_ns()
             if self._monitor in ready:
-                self._take_departures(now)
-            if self._router in ready:
+                self._note_departures()
+            if self._router in ready or self._leaving:
                 self._take_messages()
+            now = time.monotonic_ns()
+            while self._leaving and self._stop is None:
+                self._perform(self.core.handle(Gone(self._leaving.pop(0)), now))
             if now >= next_tick:
                 next_tick = now + _POLL_MS * 1_000_000
                 self._perform(self.core.handle(Tick(), now))
@@ -156,26 +158,26 @@ class ServerProcess:
         self._context.term()
         self._recorder.close()
 
-    def _take_departures(self, now: int) -> None:
+    def _note_departures(self) -> None:
+        """Who has disconnected; handled after what they sent before, such as their reason."""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             peer = self._peers.pop(int(event["value"]), None)
             if peer is not None:
-                self._perform(self.core.handle(Gone(peer), now))
+                self._leaving.append(peer)
 
     def _take_messages(self) -> None:
-        # Departures first: a connection's number may be used again by the next one.
         while self._stop is None:
             try:
                 frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             now = time.monotonic_ns()
-            if self._monitor.poll(0):
-                self._take_departures(now)
+            # Departures first: a connection's descriptor may be used again by the next one.
+            self._note_departures()
             peer = bytes(frames[0].buffer)
-            if len(frames) > 1:
-                self._peers.setdefault(frames[1].get(zmq.SRCFD), peer)
+            if len(frames) > 1 and peer not in self._leaving:
+                self._peers[frames[1].get(zmq.SRCFD)] = peer
             try:
                 message = decode(
                     [f.buffer for f in frames[1:]],
@@ -206,7 +208,7 @@ class ServerProcess:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            self._perform(self.core.handle(Gone(peer), time.monotonic_ns()))
+            self._leaving.append(peer)
 
     def _reduce(self, action: Reduce) -> None:
         started = time.monotonic_ns()

@@ -8,7 +8,10 @@ state. No sockets, threads or clock: ``now`` is monotonic nanoseconds.
     any      --Error, silence past a limit, Closed--> ENDED        with an error
 
 While it trains, a worker gets State (before the first result), Result and Collected. A
-result of a round or epoch that is over is dropped. Performed by worker/connection.py.
+result of a round or epoch that is over is dropped; once a worker leaves, all are. What it
+says after the end fails instead of waiting for an answer that will not come.
+
+Performed by worker/connection.py.
 """
 
 from __future__ import annotations
@@ -182,6 +185,10 @@ class Link:
         }[self.stage]
 
     def _say(self, message: Message) -> list[Action]:
+        if self.stage is Stage.ENDED and not isinstance(message, Error):
+            return self._fail(
+                LostError("the run has ended for this worker; an error before this one says why")
+            )
         match message:
             case Hello():
                 pass
@@ -201,7 +208,8 @@ class Link:
                 return []
             return self._fail(_ERRORS.get(message.code, RefusedError)(f"server: {message.text}"))
         if not isinstance(message, _ALLOWED[self.stage]):
-            if self.stage is Stage.ENDED:
+            late = isinstance(message, Result) and self.stage is Stage.LEAVING
+            if late or self.stage is Stage.ENDED:
                 return []
             return self._fail(
                 WireError(

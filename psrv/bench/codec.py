@@ -161,33 +161,33 @@ def _operations(spec: str, label: str, blocks: Blocks, seconds: float) -> Iterat
         )
 
 
-def _time(
-    call: Call, restore: Call, x: Floats, seconds: float
-) -> tuple[list[float], list[float]]:
+def _time(call: Call, restore: Call, x: Floats, seconds: float) -> tuple[list[float], list[float]]:
     """Seconds of one call, and of one copy of ``x``, in turn."""
     sink = aligned(x.size)
-    # Short ones are called several times between two readings of the clock, but not so
-    # often that a vector encoded again and again ends in denormals.
-    repeat = max(1, min(50, 2_000_000 // x.size))
 
-    def clock(function: Call) -> float:
+    def copy() -> None:
+        np.copyto(sink, x)
+
+    def clock(function: Call, repeat: int) -> float:
         start = time.perf_counter()
         for _ in range(repeat):
             function()
         return (time.perf_counter() - start) / repeat
 
-    def copy() -> None:
-        np.copyto(sink, x)
+    def several(function: Call) -> int:
+        # Long beside the clock's resolution, short beside a scheduler's time slice; and a
+        # vector that is encoded again and again must not end in denormals.
+        return max(1, min(50, int(2e-4 / min(clock(function, 1) for _ in range(3)))))
 
+    restore()
+    calls, copies = several(call), several(copy)
     took: list[float] = []
     copied: list[float] = []
     limit = time.perf_counter() + seconds
-    restore()
-    call(), copy()
-    while len(took) < 3 or (time.perf_counter() < limit and len(took) < 101):
+    while len(took) < 3 or (time.perf_counter() < limit and len(took) < 1000):
         restore()
-        copied.append(clock(copy))
-        took.append(clock(call))
+        copied.append(clock(copy, copies))
+        took.append(clock(call, calls))
     return took, copied
 
 
@@ -198,11 +198,11 @@ def table(rows: Sequence[Row]) -> Table:
 
     from psrv.report.units import ABSENT, human_count, significant, times
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     for title in ("size", "compressor", "operation"):
-        shown.add_column(title, no_wrap=True)
-    for title in ("ns/coord", "GB/s", "of memcpy", "target", "of NumPy", "bits/coord"):
-        shown.add_column(title, justify="right", no_wrap=True)
+        shown.add_column(title, no_wrap=True, vertical="bottom")
+    for title in ("ns per\ncoord", "GB/s", "of\nmemcpy", "target", "times\nNumPy", "bits"):
+        shown.add_column(title, justify="right", no_wrap=True, vertical="bottom")
     previous = None
     for row in rows:
         if previous and previous != (row.dimension, row.compressor):

@@ -37,8 +37,7 @@ def codec(sizes: str | None, check: bool, output: Path | None) -> None:
         for row in measure(chosen):
             rows.append(row)
             status.update(f"{row.dimension:,} coordinates: {row.compressor}")
-    console = Console()
-    console.print(table(rows), crop=False, soft_wrap=not console.is_terminal)
+    Console().print(table(rows))
     if output is not None:
         content = {
             "machine": machine(),

@@ -28,6 +28,7 @@ TICK = 0.05
 
 LONGEST_LINE = 1 << 16
 TAIL_BYTES = 1 << 16
+LONGEST_ERROR = 600
 
 # Runs before the command, in its process: asks the kernel to kill it when the launcher
 # dies (PR_SET_PDEATHSIG is 1), and checks that it has not died already. Done here and not
@@ -45,7 +46,7 @@ except OSError as error:
 
 # The errors by which a process says that another one failed.
 _CONSEQUENCES = (RefusedError, LostError)
-_ERROR_LINE = re.compile(r"(?:^|\s)(?:psrv: error|[\w.]*(?:Error|Exception|Interrupt|Exit)):? ?")
+_ERROR_LINE = re.compile(r"psrv: error: |[\w.]*(?:Error|Exception|Interrupt|Exit)(?::|$)")
 
 
 @dataclass(eq=False)
@@ -91,7 +92,8 @@ class Child:
         return 128 - self.code if self.code is not None and self.code < 0 else self.code or 0
 
     def last_error(self) -> str:
-        """The last line of its log that looks like an error, else its last line, or nothing."""
+        """The last line of its log that looks like an error; without one, its last line if it
+        ended by itself, else nothing."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(max(0, os.path.getsize(self.log) - TAIL_BYTES))
@@ -100,7 +102,11 @@ class Child:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if _ERROR_LINE.match(line)]
-        return (errors or lines or [""])[-1].removeprefix("psrv: error: ")
+        if not errors and self.code is not None and self.code < 0:
+            return ""
+        text = (errors or lines or [""])[-1].removeprefix("psrv: error: ")
+        text = text.removeprefix(f"{self.name}: ")
+        return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."
 
     def blames(self, others: Sequence[Child]) -> bool:
         """Whether its last words name another of these, a worker: ``worker 2: ...``."""

@@ -53,6 +53,14 @@ def alive(pid: int) -> bool:
     [
         ("raise SystemExit(3)", "failed with exit code 3", 3, ""),
         ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL", 137, ""),
+        (
+            "import os; print('hello', flush=True); os.kill(os.getpid(), 10)",
+            "was killed by SIGUSR1",
+            138,
+            "",
+        ),
+        ("print('x' * 700); raise SystemExit(1)", "failed with exit code 1", 1, "x" * 600 + "..."),
+        ("raise SystemExit('worker 0: full')", "failed with exit code 1", 1, "full"),
         ("raise ValueError('boom')", "failed with exit code 1", 1, "ValueError: boom"),
         (
             "import sys; print('psrv: error: lr is 0', file=sys.stderr); print('bye'); sys.exit(2)",

@@ -345,7 +345,7 @@ def test_jobs_at_the_limits_pass() -> None:
         {},
         nested(MAX_DEPTH),
         {"a": [None] * (MAX_ITEMS - 3)},
-        {"x" * MAX_STRING: "ü" * MAX_STRING},
+        {"x" * MAX_STRING: "ü" * MAX_STRING, "long": "\U0001f600" * MAX_STRING},
         {"low": -(2**63), "high": 2**64 - 1, "tiny": 5e-324},
         {str(key): {str(key): [key]} for key in range(70_000)},
         {"tensors": [[f"layer{index}.weight", [512, 512], 0] for index in range(20_000)]},
