@@ -42,9 +42,7 @@ app = typer.Typer(
 File = Annotated[
     Path | None, typer.Option("--config", metavar="PATH", help="Options from a .toml or .json.")
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace a finished run in the --out folder.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Replace a finished run in the --out folder.")]
 Command = Annotated[
     list[str] | None,
     typer.Argument(metavar="[-- COMMAND...]", help="Your own command.", show_default=False),
@@ -101,11 +99,11 @@ def simulate(config: File = None, force: Force = False, **flags: Any) -> None:
 
 @app.command(epilog=EPILOG)
 @with_flags(ServerConfig)
-def server(config: File = None, **flags: Any) -> None:
+def server(config: File = None, force: Force = False, **flags: Any) -> None:
     """Run a server, until its run has ended."""
     from psrv.commands import run
 
-    run.server(flags, config)
+    run.server(flags, config, force)
 
 
 @app.command(context_settings=_COMMAND, epilog=EPILOG)

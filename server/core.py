@@ -240,4 +240,15 @@ class ServerCore:
         return [Send(peer, Error.clipped(code, text)), Note(f"rejected a message of {who}: {text}")]
 
 
-__all__ = ["Gone", "Heard", "Invalid", "Note", "Send", "ServerCore", "Stop", "Terms", "Tick"]
+__all__ = [
+    "Begin",
+    "Gone",
+    "Heard",
+    "Invalid",
+    "Note",
+    "Send",
+    "ServerCore",
+    "Stop",
+    "Terms",
+    "Tick",
+]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from psrv.errors import (
     RefusedError,
     WireError,
 )
+from psrv.job import Job
 from psrv.measure.records import Recorder, server_file
 from psrv.measure.summary import build_summary, write_summary
 from psrv.messages import Direction, Message
 from psrv.options import ServerConfig
 from psrv.server.aggregator import Reduce
-from psrv.server.core import Gone, Heard, Invalid, Note, Send, ServerCore, Stop, Terms, Tick
+from psrv.server.core import Begin, Gone, Heard, Invalid, Note, Send, ServerCore, Stop, Terms, Tick
 from psrv.wire import decode, encode
 
 _ERRORS: dict[str, type[PsrvError]] = {
@@ -47,15 +49,19 @@ _POLL_MS = 100
 _LINGER_MS = 2000
 
 
-def run_server(config: ServerConfig) -> None:
+def run_server(config: ServerConfig, on_begin: Callable[[Job], object] | None = None) -> None:
     """Serve one run, from the first Hello to the last Bye.
+
+    Args:
+        config: where to listen, for how many workers, and the limits.
+        on_begin: called with the job once all workers have joined.
 
     Raises:
         ConfigError: the address cannot be bound.
         PsrvError: the run ended otherwise than cleanly; the workers were told why.
     """
     codec.warmup()
-    server = ServerProcess(config)
+    server = ServerProcess(config, on_begin)
     try:
         server.serve()
     finally:
@@ -69,8 +75,11 @@ class ServerProcess:
         address: where workers connect, ``tcp://HOST:PORT``.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(
+        self, config: ServerConfig, on_begin: Callable[[Job], object] | None = None
+    ) -> None:
         self.config = config
+        self._on_begin = on_begin
         self.core = ServerCore(
             Terms(
                 config.workers,
@@ -198,6 +207,9 @@ class ServerProcess:
                     self._reduce(action)
                 case Stop():
                     self._stop = self._stop or action
+                case Begin(job):
+                    if self._on_begin is not None:
+                        self._on_begin(job)
                 case Note(text):
                     print(f"psrv server: {text}", file=sys.stderr, flush=True)
 

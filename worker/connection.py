@@ -40,8 +40,6 @@ from psrv.worker.protocol import (
 
 _POLL_MS = 100
 _LINGER_MS = 2000
-_MAX_PAYLOAD = 1 << 40
-"""A worker trusts its server with sizes: every payload is checked against the layout."""
 
 
 class Connection:
@@ -49,6 +47,7 @@ class Connection:
 
     Attributes:
         clock: offset of the server's clock against this process's.
+        max_payload: bytes of the largest payload that the job allows; set when it is known.
         message_up, message_down: bytes of Push and Result messages so far, headers included.
     """
 
@@ -56,6 +55,7 @@ class Connection:
         self.address = address
         self.clock = OffsetEstimator()
         self.message_up = self.message_down = 0
+        self.max_payload = 0
         self._link = Link(address, connect_timeout)
         self._outbox: deque[Event] = deque()
         self._inbox: queue.SimpleQueue[tuple[Message, int] | PsrvError] = queue.SimpleQueue()
@@ -187,7 +187,7 @@ class Connection:
             try:
                 message = decode(
                     [f.buffer for f in frames],
-                    max_payload=_MAX_PAYLOAD,
+                    max_payload=self.max_payload,
                     direction=Direction.TO_WORKER,
                 )
             except WireError as error:

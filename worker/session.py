@@ -62,6 +62,7 @@ class Session:
         try:
             welcome = self.connection.expect_welcome()
             self.rank, self.workers = welcome.rank, welcome.workers
+            self.max_payload = welcome.max_payload
             if config.workers not in (None, self.workers):
                 raise ConfigError(
                     f"this worker was started for a run of {config.workers} workers, the server "

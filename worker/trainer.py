@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from psrv.worker.session import Session
 
 CHUNK = 1 << 20
-"""Bytes of state in one message."""
+"""Most bytes of state in one message."""
 
 
 class Trainer:
@@ -60,6 +60,7 @@ class Trainer:
         self._serial = 0
         self._sent: dict[int, int] = {}
         self.replica.parameters[:] = parameters
+        self.connection.max_payload = max(4 * job.layout.dimension, CHUNK)
         self.connection.send(Join(self.rank, job.describe()))
         epoch = self.connection.receive()[0]
         assert isinstance(epoch, Epoch)
@@ -186,8 +187,9 @@ class Trainer:
         if self.workers == 1 or not data.nbytes:
             return
         if self.rank == 0:
-            for at in range(0, data.nbytes, CHUNK):
-                chunk = bytes(data[at : at + CHUNK])
+            step = min(CHUNK, self.session.max_payload)
+            for at in range(0, data.nbytes, step):
+                chunk = bytes(data[at : at + step])
                 self.connection.send(State(self.epoch, 0, part, at, data.nbytes, chunk))
             return
         at = 0

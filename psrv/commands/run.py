@@ -71,13 +71,25 @@ def simulate(flags: Flags, file: Path | None, force: bool) -> None:
     finish(job.out, trace=False)
 
 
-def server(flags: Flags, file: Path | None) -> None:
-    """One server process, until its run has ended."""
+def server(flags: Flags, file: Path | None, force: bool) -> None:
+    """One server process, until its run has ended.
+
+    A launcher (which gives ``--address-file``) prepares the run's folder itself, and
+    finishes it; a server that stands alone does both.
+    """
     config = load(ServerConfig, flags, file=file)
     _end_on_sigterm("server")
+    from psrv.commands.report import finish
+    from psrv.commands.rundir import prepare, write_server_job
     from psrv.server.process import run_server
 
-    run_server(config)
+    if config.out is None or config.address_file is not None:
+        run_server(config)
+        return
+    folder = prepare(config.out, force=force)
+    config = config.model_copy(update={"out": folder})
+    run_server(config, lambda job: write_server_job(folder, config, job))
+    finish(folder, trace=config.trace)
 
 
 def worker(flags: Flags, file: Path | None, command: Sequence[str]) -> None:

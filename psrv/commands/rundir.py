@@ -1,9 +1,9 @@
 """A run's folder: where it is, that it is free, and its ``job.json``.
 
-    job.json      the resolved options, the versions and the machine; also a --config file
-    *.jsonl       what every process measured
-    summary.json  the run in numbers; its presence says that the run ended well
-    trace.json, report.html, logs/
+job.json      the resolved options, the versions and the machine; also a --config file
+*.jsonl       what every process measured
+summary.json  the run in numbers; its presence says that the run ended well
+trace.json, report.html, logs/
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from psrv.config import JobConfig, ServerConfig
 from psrv.errors import ConfigError
+from psrv.job import Job
 from psrv.measure.records import to_json
 from psrv.measure.summary import SUMMARY_FILE, write_whole
 from psrv.options import COMMAND_OPTIONS
@@ -95,7 +96,25 @@ def write_job(
     config = job.model_dump(mode="json", include=set(COMMAND_OPTIONS) if command else None)
     if server is not None:
         config |= server.model_dump(mode="json")
-    content = {
+    content = _content(config, command, method)
+    return write_whole(folder / JOB_FILE, to_json(content, indent=2) + "\n")
+
+
+def write_server_job(folder: Path, server: ServerConfig, job: Job) -> Path:
+    """Write ``job.json`` for a server that was started by itself: what its workers agreed on."""
+    config = server.model_dump(mode="json") | dict(job.options)
+    config |= {"method": job.method.name, "seed": job.seed, "blocks": job.blocks}
+    config |= {"check_every": job.check_every}
+    if job.task != "script":
+        config["task"] = job.task
+    content = _content(config, (), job.method.describe())
+    return write_whole(folder / JOB_FILE, to_json(content, indent=2) + "\n")
+
+
+def _content(
+    config: Mapping[str, Any], command: Sequence[str], method: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
         "config": {k: v for k, v in config.items() if k not in _NOT_KEPT and v is not None},
         "command": list(command) or None,
         "method": method,
@@ -103,7 +122,6 @@ def write_job(
         "versions": versions(),
         "machine": machine(),
     }
-    return write_whole(folder / JOB_FILE, to_json(content, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:

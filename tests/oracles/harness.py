@@ -138,7 +138,7 @@ def states(cluster):
         named["g_tilde"] = cluster.replica.downlink.memory
     for sender in cluster.senders:
         if sender.momentum is not None:
-            named[f"m@{sender.rank}"] = sender.momentum
+            named[f"m_local@{sender.rank}"] = sender.momentum
         if sender.uplink.memory is not None:
             memory = "h" if method.up.feedback == "markov" else "e"
             named[f"{memory}@{sender.rank}"] = sender.uplink.memory

@@ -189,12 +189,12 @@ class SignSgd(Algorithm):
 
 
 class Signum(SignSgd):
-    WORKER = ("m",)
+    WORKER = ("m_local",)
 
     def outgoing(self, g, i):
         f = self.f
-        self.m[i] = f(self.mu) * self.m[i] + f(1.0 - self.mu) * g[i]
-        return self.m[i]
+        self.m_local[i] = f(self.mu) * self.m_local[i] + f(1.0 - self.mu) * g[i]
+        return self.m_local[i]
 
 
 class DistEfSgd(Algorithm):
@@ -241,12 +241,12 @@ class DistEfSgdm(DistEfSgd):
     """
 
     STATE = ("x", "e_server", "m_decay")
-    WORKER = ("e", "m")
+    WORKER = ("e", "m_local")
 
     def outgoing(self, g, i):
         mu = self.f(self.mu)
-        self.m[i] = mu * self.m[i] + g[i]  # line 5
-        return mu * self.m[i] + g[i]  # line 6, without rho e
+        self.m_local[i] = mu * self.m_local[i] + g[i]  # line 5
+        return mu * self.m_local[i] + g[i]  # line 6, without rho e
 
     def update(self, delta, eta):
         mu, lam = self.f(self.mu), self.f(self.lam)

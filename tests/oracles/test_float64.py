@@ -178,7 +178,7 @@ def test_misprinted_line_of_algorithm_4_would_be_found():
     class Misprint(reference.DistEfSgdm):
         def outgoing(self, g, i):
             super().outgoing(g, i)
-            return self.f(self.mu) * self.m[i]
+            return self.f(self.mu) * self.m_local[i]
 
     pair = Pair("dist-ef-sgdm", kind=Misprint)
     pair.round([0.1])

@@ -108,7 +108,7 @@ def test_a_round_with_step_size_zero_keeps_both_errors_and_sends_nothing():
     after = states(run.cluster)
     for name in ("x", "e_server", "e@0", "e@1", "e@2"):
         assert np.array_equal(before[name], after[name]), name
-    assert not np.array_equal(before["m@0"], after["m@0"])  # line 5 is not the channel's
+    assert not np.array_equal(before["m_local@0"], after["m_local@0"])  # line 5 is not the channel's
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])

@@ -70,10 +70,11 @@ def test_every_order_of_arrival_gives_the_same_bytes(method):
     found = set()
     for order in permutations(range(3)):
         aggregator, source = Aggregator(job, 3), Pushes(job, 3)
-        payloads = []
-        for t in range(3):
-            for bucket in source.round(t):
-                payloads.append(feed(aggregator, [bucket[rank] for rank in order]).tobytes())
+        payloads = [
+            feed(aggregator, [bucket[rank] for rank in order]).tobytes()
+            for t in range(3)
+            for bucket in source.round(t)
+        ]
         found.add(b"".join(payloads))
     assert len(found) == 1
 

@@ -15,7 +15,7 @@ def gradient(rank: int, x: np.ndarray, t: int) -> np.ndarray:
     """A pull towards a point of the rank's own, noise, and dead coordinates."""
     noise = np.random.default_rng((rank, t)).standard_normal(x.size).astype(np.float32)
     g = x - np.float32(rank) + noise
-    g[:: 5] = 0
+    g[::5] = 0
     return g
 
 
@@ -37,11 +37,8 @@ def test_reordered_and_repeated_messages_give_the_bits_of_the_simulation(method,
         stale += core.aggregator.stale
         expected = network.simulated(job, ROUNDS, gradient)
         assert digests == [expected] * workers
-    assert repeated > 0
-    if workers == 1:
-        assert stale == 0 or stale > 0  # a lone worker's copies may all come in time
-    else:
-        assert repeated + stale > 10
+    assert repeated > 10
+    assert stale > 0
 
 
 def test_same_seed_gives_the_same_run():

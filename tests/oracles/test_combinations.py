@@ -1,0 +1,286 @@
+"""Any uplink, downlink and rule together, against the channels' definitions, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from oracles.harness import ETAS, NAMES, Pair, make_job
+from oracles.reference import SERVER, Algorithm
+from psrv.errors import ConfigError
+from psrv.messages import Push
+from psrv.methods import METHODS, from_description, resolve
+from psrv.server.aggregator import Refuse
+from psrv.simulate import Cluster
+
+TENSORS = (("w", (4, 5), 0), ("b", (9,), 0))
+CHANNELS = (
+    *(("plain", c) for c in ("dense", "sign", "sign-unscaled")),
+    *((f, c) for f in ("ef", "markov") for c in ("dense", "sign")),
+)
+RULES = ("sgd", "nesterov", "ef-nesterov", "amsgrad")
+PRESETS = ("sgd", "signum", "dist-ef-sgd", "dist-ef-sgdm")
+"""What goes out: g; a moving average; g with rescaled errors; Nesterov's with rescaled errors."""
+
+
+class Combination(Algorithm):
+    """The table of DESIGN section 2, one bucket, nothing fused but where it says one residual.
+
+    With rescaled errors in either direction a round of step size 0 sends nothing at all:
+    every memory stays, and a Markov receiver's vector is what it was.
+    """
+
+    STATE = ("x", "b", "m_decay", "m", "v", "v_max", "e_server", "h_server", "g_hat", "g_tilde", "r")
+    WORKER = ("e", "h", "m_local")
+
+    def __init__(self, *args, method, **options):
+        super().__init__(*args, **options)
+        self.method = method
+        self.up, self.down = method.up.feedback, method.down.feedback
+        self.rescale = METHODS[method.name].up.rescale and "ef" in (self.up, self.down)
+
+    def compress(self, v, spec, who):
+        if spec == "dense":
+            return v
+        return self.C(v, who) if spec == "sign" else self.vote(v, who)
+
+    def outgoing(self, g, i):
+        f, mu = self.f, self.f(self.mu)
+        if self.method.outgoing == "gradient":
+            return g
+        if self.method.outgoing == "ema":
+            self.m_local[i] = mu * self.m_local[i] + f(1.0 - self.mu) * g
+            return self.m_local[i]
+        self.m_local[i] = mu * self.m_local[i] + g
+        return mu * self.m_local[i] + g
+
+    def step(self, g, eta):
+        v = [self.outgoing(row, i) for i, row in enumerate(g)]
+        if self.rescale and eta == 0:
+            received = self.g_tilde if self.down == "markov" else np.zeros_like(self.x)
+        else:
+            rho = self.f(self.last_eta / eta) if self.rescale else self.f(1)
+            received = self.downlink(self.mean([self.uplink(v[i], i, rho) for i in range(self.n)]), rho)
+            self.last_eta = eta or self.last_eta
+        self.update(received, eta)
+
+    def uplink(self, v, i, rho):
+        spec = self.method.up.compressor
+        if self.up == "plain":
+            return self.compress(v, spec, i)
+        if self.up == "ef":
+            p = v + rho * self.e[i]
+            c = self.compress(p, spec, i)
+            self.e[i] = p - c
+            return c
+        c = self.compress(v - self.h[i], spec, i)
+        self.h[i] = self.h[i] + c
+        return c
+
+    def downlink(self, mean, rho):
+        spec = self.method.down.compressor
+        if self.up == "markov" and self.down == "markov":
+            r = mean + self.r
+            c = self.compress(r, spec, SERVER)
+            self.r = r - c
+        else:
+            v = mean
+            if self.up == "markov":
+                v = self.g_hat = mean + self.g_hat
+            if self.down == "plain":
+                return self.compress(v, spec, SERVER)
+            if self.down == "ef":
+                p = v + rho * self.e_server
+                c = self.compress(p, spec, SERVER)
+                self.e_server = p - c
+                return c
+            c = self.compress(v - self.h_server, spec, SERVER)
+            self.h_server = self.h_server + c
+        self.g_tilde = self.g_tilde + c
+        return self.g_tilde
+
+    def update(self, u, eta):
+        f, mu, lam = self.f, self.f(self.mu), self.f(self.lam)
+        match self.method.rule:
+            case "sgd":
+                self.sgd(u, eta)
+            case "amsgrad":
+                self.amsgrad(u, eta)
+            case "nesterov":
+                d = u + lam * self.x
+                self.b = mu * self.b + d
+                self.x = self.x - f(eta) * (d + mu * self.b)
+            case "ef-nesterov":
+                self.m_decay = mu * self.m_decay + lam * self.x
+                self.x = self.x - f(eta) * ((u + mu * self.m_decay) + lam * self.x)
+
+
+class Combined(Pair):
+    """A ``Pair`` with the definition of the channels in place of a paper's algorithm."""
+
+    def __init__(self, method, n=3):
+        def kind(*args, **options):
+            return Combination(*args, method=method, **options)
+
+        super().__init__(method, TENSORS, blocks=7, n=n, decay=0.01, kind=kind)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_pair_of_channels_equals_its_definition(preset, rule):
+    for (up, up_spec), (down, down_spec) in product(CHANNELS, CHANNELS):
+        method = resolve(
+            preset, uplink=up, up_compressor=up_spec, downlink=down, down_compressor=down_spec,
+            rule=rule,
+        )  # fmt: skip
+        pair = Combined(method)
+        for t in range(7):
+            pair.round([ETAS[t]])
+            assert pair.differences() == [], f"{up} {up_spec}, {down} {down_spec}, round {t}"
+
+
+def test_doublesqueeze_is_error_feedback_both_ways_with_sgd():
+    method = resolve("sgd", uplink="ef", downlink="ef", compressor="sign")
+    assert not method.up.rescale
+    assert not method.down.rescale
+    pair = Combined(method, n=4)
+    for t in range(20):
+        pair.round([ETAS[t % 10]])
+        assert pair.differences() == []
+
+
+def test_ef21_with_signs_is_a_markov_uplink_and_a_dense_downlink():
+    method = resolve("sgd", uplink="markov", up_compressor="sign")
+    pair = Combined(method)
+    for t in range(20):
+        pair.round([0.1])
+        assert pair.differences() == [], t
+    h = [sender.uplink.memory for sender in pair.cluster.senders]
+    assert np.allclose(pair.cluster.aggregator.residual(0).mean, np.mean(h, axis=0), atol=1e-5)
+
+
+def test_lossless_feedback_is_the_plain_method():
+    """With nothing lost, EF and plain give the same bits, and so the same model."""
+    digests = set()
+    for feedback in ("plain", "ef"):
+        method = resolve("amsgrad", uplink=feedback, downlink=feedback)
+        pair = Combined(method)
+        for _ in range(5):
+            pair.round([0.1])
+        digests.add(pair.cluster.replica.digest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(("link", "spec"), [("uplink", "up_compressor"), ("downlink", "down_compressor")])
+@pytest.mark.parametrize("feedback", ["ef", "markov"])
+def test_memory_over_an_unscaled_sign_is_refused_with_the_reason(feedback, link, spec):
+    with pytest.raises(ConfigError, match=f"{feedback} feedback cannot use .*'sign-unscaled'.*grow"):
+        resolve("sgd", **{link: feedback, spec: "sign-unscaled"})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("adam", {}, "method 'adam' is unknown; expected one of sgd, sgdm"),
+        ("sgd", {"uplink": "marina"}, "uplink 'marina' is unknown; expected one of plain, ef, markov"),
+        ("sgd", {"downlink": ""}, "downlink '' is unknown"),
+        ("sgd", {"compressor": "top-k"}, "compressor 'top-k' is unknown; expected one of dense"),
+        ("cd-adam", {"down_compressor": "top-k:0.01"}, "compressor 'top-k:0.01' is unknown"),
+        ("sgd", {"rule": "adam"}, "rule 'adam' is unknown; expected one of sgd, nesterov"),
+        ("sgd", {"learning_rate": 1}, "option 'learning_rate' is unknown; expected one of"),
+        ("sgd", {"summary": "x"}, "option 'summary' is unknown"),
+        ("sgd", {"momentum": 0.5}, "method 'sgd' does not use momentum; it uses weight_decay"),
+        ("signsgd", {"momentum": 0.5}, "does not use momentum"),
+        ("cd-adam", {"momentum": 0.5}, "does not use momentum"),
+        ("dist-ef-sgdm", {"beta1": 0.5}, "does not use beta1"),
+        ("sgdm", {"decoupled": True}, "does not use decoupled"),
+        ("sgdm", {"momentum": 1.0}, "momentum is 1.0; expected a number from 0 to below 1"),
+        ("sgdm", {"momentum": -0.1}, "momentum is -0.1"),
+        ("sgdm", {"momentum": float("nan")}, "momentum is nan"),
+        ("sgdm", {"momentum": "0.9"}, "momentum is '0.9'; expected a number"),
+        ("cd-adam", {"beta1": 1}, "beta1 is 1"),
+        ("cd-adam", {"beta2": 1.5}, "beta2 is 1.5"),
+        ("cd-adam", {"beta2": True}, "beta2 is True"),
+        ("cd-adam", {"nu": 0}, "nu is 0; expected a number above 0"),
+        ("cd-adam", {"nu": -1e-8}, "nu is -1e-08"),
+        ("sgd", {"weight_decay": -1e-4}, "weight_decay is -0.0001; expected 0 or more"),
+        ("sgd", {"weight_decay": float("inf")}, "weight_decay is inf"),
+        ("sgd", {"weight_decay": float("nan")}, "weight_decay is nan"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_with_the_reason(name, options, text):
+    with pytest.raises(ConfigError) as caught:
+        resolve(name, **options)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_are_the_table_of_the_design(name):
+    feedback = {"dist-ef-sgd": "ef", "dist-ef-sgdm": "ef", "amsgrad-ef": "ef", "cd-adam": "markov"}
+    compressor = {
+        "sgd": "dense", "sgdm": "dense", "amsgrad": "dense",
+        "signsgd": "sign-unscaled", "signum": "sign-unscaled",
+    }  # fmt: skip
+    outgoing = {"signum": "ema", "dist-ef-sgdm": "nesterov"}
+    rule = {"sgdm": "nesterov", "dist-ef-sgdm": "ef-nesterov"}
+    adaptive = "amsgrad" in name or name == "cd-adam"
+    method = resolve(name)
+    for channel in (method.up, method.down):
+        assert channel.feedback == feedback.get(name, "plain")
+        assert channel.compressor == compressor.get(name, "sign")
+        assert channel.rescale == name.startswith("dist-ef")
+    assert method.outgoing == outgoing.get(name, "gradient")
+    assert method.rule == ("amsgrad" if adaptive else rule.get(name, "sgd"))
+    assert (method.momentum, method.weight_decay, method.decoupled) == (0.9, 0.0, False)
+    assert (method.beta1, method.beta2, method.nu) == (0.9, 0.99, 1e-8)
+    assert method.summary
+    assert method.source
+
+
+def test_an_option_that_is_not_given_keeps_the_presets_value():
+    assert resolve("sgdm", momentum=None, beta1=0.9) == resolve("sgdm")
+    changed = resolve("cd-adam", compressor="dense", down_compressor="sign", beta1=0.5)
+    assert (changed.up.compressor, changed.down.compressor) == ("dense", "sign")
+    assert changed.compressor == "dense/sign"
+    assert changed.beta1 == 0.5
+
+
+def test_a_description_gives_the_same_method_back():
+    for preset, (up, down) in product(NAMES, product(CHANNELS, CHANNELS)):
+        method = resolve(
+            preset, uplink=up[0], up_compressor=up[1], downlink=down[0], down_compressor=down[1],
+            weight_decay=0.5,
+        )  # fmt: skip
+        assert from_description(method.describe()) == method
+
+
+def test_a_description_from_elsewhere_is_checked():
+    good = resolve("cd-adam").describe()
+    for change in (
+        {"uplink": "marina"}, {"up_compressor": "top-k"}, {"rule": "x"}, {"outgoing": "x"},
+        {"beta1": 2}, {"beta1": "x"}, {"nu": None}, {"down_compressor": "sign-unscaled"}, {"up": 1},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            from_description(good | change)
+    for missing in ("name", "rule", "rescale", "uplink"):
+        with pytest.raises(ConfigError):
+            from_description({k: v for k, v in good.items() if k != missing})
+
+
+def test_workers_with_other_step_sizes_are_refused():
+    """The push carries eta, and pushes that disagree cannot be one round's."""
+    cluster = Cluster(make_job("dist-ef-sgd", TENSORS, 7), 2)
+    bucket = cluster.layout.buckets[0]
+    pushes = []
+    for sender, eta in zip(cluster.senders, (0.1, 0.2), strict=True):
+        sender.gradient[:] = 1
+        payload = sender.encode(bucket, 0, eta)
+        pushes.append(Push(0, 0, 0, sender.rank, eta, b"", payload))
+    assert cluster.aggregator.handle(pushes[0], 0) == []
+    (refusal,) = cluster.aggregator.handle(pushes[1], 0)
+    assert isinstance(refusal, Refuse)
+    assert (refusal.rank, refusal.code) == (1, "step-size")
+    assert "0.2, worker 0 has 0.1" in refusal.text
