@@ -175,11 +175,11 @@ def simulate(
     x[:] = start
     history = {k: np.zeros(rounds) for k in ("loss", "grad_norm", "payload_up", "payload_down")}
     for t in range(rounds):
-        mean = np.zeros(start.size)
-        for sender, g in zip(cluster.senders, _gradients(objective, workers, x, t), strict=True):
+        at, mean = x.copy(), np.zeros(start.size)  # a copy: objectives may keep what they are given
+        for sender, g in zip(cluster.senders, _gradients(objective, workers, at, t), strict=True):
             sender.gradient[:] = _vector(g, start.size, f"gradient of worker {sender.rank}")
             mean += g
-        history["loss"][t] = objective.loss(x)
+        history["loss"][t] = objective.loss(at)
         history["grad_norm"][t] = np.linalg.norm(mean / workers)
         history["payload_up"][t], history["payload_down"][t] = cluster.step([step_size(t)])
     return Simulation(x.copy(), history, cluster.replica.digest())

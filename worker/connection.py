@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -98,9 +99,7 @@ class Connection:
     def send(self, message: Message) -> None:
         """Hand a message over; its payload must stay unchanged until its answer has come."""
         self._outbox.append(Say(message))
-        with self._wake_lock:
-            if not self._closing:
-                self._wake.send(b"")
+        self._wake_up()
 
     def receive(self) -> tuple[Message, int]:
         """The next message, and when it came (nanoseconds, this process's clock).
@@ -132,12 +131,15 @@ class Connection:
 
     def close(self) -> None:
         """Send what is left, for 2 s at most, and end the thread. May be called twice."""
-        with self._wake_lock:
-            if self._closing:
-                return
-            self._closing = True
-            self._wake.send(b"")
+        self._closing = True
+        self._wake_up()
         self._thread.join()
+
+    def _wake_up(self) -> None:
+        """End the thread's poll. The lock keeps it from closing the socket meanwhile."""
+        with self._wake_lock, suppress(zmq.Again):  # full: the thread has yet to look
+            if not self._wake.closed:
+                self._wake.send(b"", zmq.NOBLOCK)
 
     def _run(self) -> None:
         poller = zmq.Poller()
@@ -163,8 +165,10 @@ class Connection:
     def _release(self) -> None:
         self._dealer.disable_monitor()
         self._monitor.close(0)
-        for s in (self._dealer, self._wake, self._woken):
-            s.close()
+        with self._wake_lock:
+            self._wake.close()
+        self._woken.close()
+        self._dealer.close()
         self._context.term()
 
     def _drain_wake(self) -> None:

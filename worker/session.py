@@ -116,7 +116,8 @@ class Session:
             return
         self._ended = True
         try:
-            if self.trainer is not None and self.connection.failure() is None:
+            failed = self._reported or self.connection.failure() is not None
+            if self.trainer is not None and not failed:
                 self._leave(self.trainer)
         finally:
             self._release()

@@ -69,7 +69,6 @@ class Trainer:
         self._share_state(1, buffers)
         self.mean(np.zeros(1, np.float32))  # all have the state; the bytes of rounds begin here
         self.started = time.monotonic()
-        self._tcp = self.connection.tcp()
 
     @property
     def gradient(self) -> Floats:
@@ -88,6 +87,7 @@ class Trainer:
             PsrvError: the run ended. Parameters and memories are those before the step.
         """
         sent_before, received_before = self.connection.message_up, self.connection.message_down
+        before = self.connection.tcp()  # here, so that averages between rounds are not counted
         try:
             up = self._push_all(etas)
             down = self._take_all(etas)
@@ -100,8 +100,7 @@ class Trainer:
         self.round += 1
         self.meter.lap("update")
         record = self.meter.end_step()
-        tcp, before = self.connection.tcp(), self._tcp
-        self._tcp = tcp
+        tcp = self.connection.tcp()
         counts = {
             "payload_up": up,
             "payload_down": down,
@@ -153,13 +152,15 @@ class Trainer:
         down = 0
         while waiting:
             message, arrived = self.connection.receive()
-            if not isinstance(message, Result) or message.bucket not in waiting:
+            if not isinstance(message, Result) or message.bucket >= len(self.layout.buckets):
                 raise WireError(
                     f"expected a result of round {self.round}, "
                     f"the server sent {type(message).__name__}"
                 )
             if message.round != self.round:
                 raise WireError(f"expected round {self.round}, the server sent {message.round}")
+            if message.bucket not in waiting:
+                continue  # a kept result, sent again
             self.meter.wait(
                 to_local(message.arrived_ns),
                 to_local(message.last_ns),

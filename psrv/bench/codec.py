@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -99,20 +100,23 @@ def measure(sizes: Sequence[int] = SIZES, seconds: float = 0.5) -> Iterator[Row]
 
 def _operations(spec: str, label: str, blocks: Blocks, seconds: float) -> Iterator[Row]:
     codec, plain, d = parse(spec), PLAIN[spec], blocks.dimension
-    random = np.random.default_rng(0)
-    inputs = [random.standard_normal(d, np.float32) for _ in range(max(WORKERS))]
-    x, out, residual, payload = aligned(d), aligned(d), aligned(d), None
-    payloads = []
-    for vector in inputs:
-        payload = np.empty(codec.payload_bytes(blocks), np.uint8)
-        x[:] = vector
-        codec.encode(x, blocks, 0, payload)
-        payloads.append(payload)
-    residual[:] = x
+    source, x, out, residual = (aligned(d) for _ in range(4))
+    payloads = [np.empty(codec.payload_bytes(blocks), np.uint8) for _ in range(max(WORKERS))]
+    for rank, payload in enumerate(payloads):
+        np.random.default_rng(rank).standard_normal(out=residual, dtype=np.float32)
+        if rank == 0:
+            source[:] = residual
+        codec.encode(residual, blocks, 0, payload)
     first, result = payloads[0], np.empty_like(payloads[0])
 
     def restore() -> None:
-        x[:] = inputs[0]
+        x[:] = source
+
+    def reduce(n: int) -> None:
+        codec.reduce(payloads[:n], blocks, out)
+
+    def reduce_instead(n: int) -> None:
+        out[:] = mean(plain, payloads[:n], blocks)
 
     def server(n: int) -> None:
         codec.reduce(payloads[:n], blocks, out, residual, 1.0)
@@ -134,21 +138,13 @@ def _operations(spec: str, label: str, blocks: Blocks, seconds: float) -> Iterat
             lambda: codec.decode_onto(first, blocks, x, out),
             lambda: np.add(x, plain.decode(first, blocks), out=out),
         ),
+        *((f"reduce n={n}", partial(reduce, n), partial(reduce_instead, n)) for n in WORKERS),
     ]
-    for n in WORKERS:
-        some = payloads[:n]
-        cases.append(
-            (
-                f"reduce n={n}",
-                lambda some=some: codec.reduce(some, blocks, out),
-                lambda some=some: np.copyto(out, mean(plain, some, blocks)),
-            )
-        )
     if codec.contractive:
-        cases.extend((f"server n={n}", lambda n=n: server(n), None) for n in WORKERS)
+        cases.extend((f"server n={n}", partial(server, n), None) for n in WORKERS)
     for operation, call, instead in cases:
-        took, copied = _time(call, restore, inputs[0], seconds)
-        slow = None if instead is None else median(_time(instead, restore, inputs[0], seconds)[0])
+        took, copied = _time(call, restore, source, seconds)
+        slow = None if instead is None else median(_time(instead, restore, source, seconds)[0])
         yield Row(
             compressor=label,
             operation=operation,

@@ -7,7 +7,7 @@ import pytest
 
 import psrv
 from oracles import reference
-from oracles.harness import ETAS, GROUPED, LARGE, NAMES, SMALL, Pair, same
+from oracles.harness import ETAS, GROUPED, LARGE, NAMES, SMALL, Pair, same, states
 from psrv.layout import Layout, Tensor
 
 WORKERS = (1, 2, 4, 7)
@@ -26,11 +26,19 @@ def test_method_equals_its_transcription(method, n):
     run(Pair(method, SMALL, blocks=7, n=n, decay=0.01), 40)
 
 
-@pytest.mark.parametrize("n", WORKERS)
+@pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("method", NAMES)
 @pytest.mark.parametrize("blocks", ["tensor", "global"])
-def test_method_equals_its_transcription_with_large_scales(method, n, blocks):
+def test_method_equals_its_transcription_with_large_blocks(method, n, blocks):
     run(Pair(method, SMALL, blocks=blocks, n=n, decay=0.01), 40)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_state_of_the_transcription_is_compared(method):
+    pair = Pair(method, n=2)
+    kind = reference.ALGORITHMS[method]
+    expected = {*kind.STATE, *(f"{name}@{rank}" for name in kind.WORKER for rank in range(2))}
+    assert set(states(pair.cluster)) == expected
 
 
 @pytest.mark.parametrize("blocks", [32768, "tensor", "global"])
@@ -121,8 +129,9 @@ class Quadratic:
         return float(np.square(x - self.goals, dtype=np.float64).mean())
 
 
-@pytest.mark.parametrize("n", WORKERS)
-@pytest.mark.parametrize("blocks", [7, "tensor", "global", 32768])
+@pytest.mark.parametrize(
+    ("blocks", "n"), [*((7, n) for n in WORKERS), ("tensor", 2), ("global", 4), (32768, 1)]
+)
 @pytest.mark.parametrize("method", NAMES)
 def test_simulate_equals_the_transcription(method, blocks, n):
     rounds, objective = 12, Quadratic(n=n)

@@ -145,7 +145,7 @@ def test_magnitudes_that_sum_beyond_float32_are_refused(method):
     before = remembered_by(pair.cluster)
     pair.draw()
     pair.cluster.senders[0].gradient[-7:] = 3e38
-    with pytest.raises(NonFiniteError, match="worker 0.*'conv'"):
+    with pytest.raises(NonFiniteError, match=r"worker 0.*'conv'"):
         pair.cluster.step([0.1, 0.1])
     assert_unchanged(before, remembered_by(pair.cluster))
 

@@ -108,7 +108,8 @@ def test_a_round_with_step_size_zero_keeps_both_errors_and_sends_nothing():
     after = states(run.cluster)
     for name in ("x", "e_server", "e@0", "e@1", "e@2"):
         assert np.array_equal(before[name], after[name]), name
-    assert not np.array_equal(before["m_local@0"], after["m_local@0"])  # line 5 is not the channel's
+    # Line 5 is not the channel's: local momentum takes in the gradient all the same.
+    assert not np.array_equal(before["m_local@0"], after["m_local@0"])
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])

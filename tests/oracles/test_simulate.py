@@ -116,6 +116,23 @@ def test_gradient_is_asked_once_for_each_worker_and_round_in_rank_order():
     assert objective.calls == [(t, rank) for t in range(3) for rank in range(3)]
 
 
+def test_an_objective_may_keep_the_points_it_was_given():
+    class Keeps(Objective):
+        def gradient(self, rank, x, round):
+            self.calls.append(x)
+            return super().gradient(rank, x, round)
+
+        def loss(self, x):
+            self.calls.append(x)
+            return 0.0
+
+    objective = Keeps()
+    run(objective, rounds=2)
+    first, second = objective.calls[0], objective.calls[-1]
+    assert np.array_equal(first, objective.initial())
+    assert not np.array_equal(first, second)
+
+
 @pytest.mark.parametrize("method", NAMES)
 def test_gradients_of_all_workers_at_once_give_the_same_result(method):
     objective = Together()

@@ -129,8 +129,6 @@ def test_message_at_the_wrong_time_is_the_servers_fault(stage, message):
 
 def test_result_of_a_round_that_is_over_is_dropped():
     link = link_in(Stage.TRAINING)
-    link.handle(Received(Epoch(0, 0, [0, 1])), 0)
-    link = link_in(Stage.TRAINING)
     link.handle(Say(push(4)), 0)
     assert link.handle(Received(result(3)), 1) == []
     assert link.handle(Received(result(4)), 1) == [Deliver(result(4), 1)]
