@@ -87,6 +87,7 @@ class Uplink:
         buffer: float32[d]: the vector to send this round is written here first. After a
             commit it may be another array: fetch it anew each round.
         memory: float32[d]: the error e (ef) or h (markov); None for plain.
+        last_etas: by bucket, the last step size that was not zero; 0 before there is one.
     """
 
     def __init__(self, channel: Channel, buckets: Sequence[Bucket], seed: int, rank: int) -> None:
@@ -102,7 +103,7 @@ class Uplink:
         sizes = [self._compressor.payload_bytes(b.blocks) for b in buckets]
         self._payloads = [np.empty(size, np.uint8) for size in sizes]
         self._etas = [0.0] * len(buckets)
-        self._last = [0.0] * len(buckets)
+        self.last_etas = [0.0] * len(buckets)
 
     def encode(self, bucket: Bucket, round: int, eta: float) -> Bytes:
         """The payload of one bucket of ``buffer``, whose contents are used up.
@@ -125,7 +126,7 @@ class Uplink:
             if self.channel.feedback is Feedback.MARKOV:
                 np.subtract(x, h, out=x)
             else:
-                rho = self.channel.rho(eta, self._last[bucket.index])
+                rho = self.channel.rho(eta, self.last_etas[bucket.index])
                 kernels.finish_mean(address(x), x.size, np.float32(1), address(h), np.float32(rho))
         payload = self._payloads[bucket.index]
         key = rng.key(self._seed, rng.Purpose.TIE, round, bucket.index, self._rank)
@@ -144,7 +145,8 @@ class Uplink:
                 if not self.channel.silent(eta):
                     h = self.memory[bucket.slice]  # type: ignore[index]
                     self._compressor.decode_onto(self._payloads[bucket.index], bucket.blocks, h, h)
-        self._last = [eta or last for eta, last in zip(self._etas, self._last, strict=True)]
+        pairs = zip(self._etas, self.last_etas, strict=True)
+        self.last_etas = [eta or last for eta, last in pairs]
 
 
 class Relay:

@@ -6,7 +6,7 @@ worker whose job differs is turned away with the first difference named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -120,23 +120,26 @@ def job_from_description(described: Mapping[str, Any]) -> Job:
 
 def difference(mine: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
     """The first thing in which a job differs from the run's, as a sentence; None if equal."""
-    for key in ("task", "method", "seed", "blocks", "decays", "check_every", "options"):
+    for key in ("task", "method", "seed", "blocks", "decays", "check_every", "tensors", "options"):
         a, b = mine.get(key), others.get(key)
         if a == b:
             continue
+        if key == "tensors":
+            return _other_model(mine[key], others[key])
         if isinstance(a, dict) and isinstance(b, dict):
             name = next(k for k in sorted({*a, *b}) if a.get(k) != b.get(k))
             if "name" in a and a.get("name") != b.get("name"):
                 name = "name"
             return f"{key} {name} is {a.get(name)!r}, the run has {b.get(name)!r}"
         return f"{key} is {a!r}, the run has {b!r}"
-    rows, expected = mine["tensors"], others["tensors"]
+    return None if mine == others else "the jobs differ"
+
+
+def _other_model(rows: Sequence[Any], expected: Sequence[Any]) -> str:
     for i, (a, b) in enumerate(zip(rows, expected, strict=False)):
         if list(a) != list(b):
             return f"parameter {i} is {_row(a)}, the run has {_row(b)}"
-    if len(rows) != len(expected):
-        return f"the model has {len(rows)} parameters, the run has {len(expected)}"
-    return None if mine == others else "the jobs differ"
+    return f"the model has {len(rows)} parameters, the run has {len(expected)}"
 
 
 def _row(row: Any) -> str:

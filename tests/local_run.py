@@ -23,7 +23,7 @@ from psrv.measure.summary import read_summary
 from psrv.options import ConnectConfig, JobConfig, ServerConfig
 from psrv.server.membership import Stop
 from psrv.server.process import ServerProcess
-from psrv.simulate import run_simulation
+from psrv.simulated_run import run_simulation
 from psrv.worker.loop import run_worker
 from psrv.worker.session import Session
 

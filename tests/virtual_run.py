@@ -30,7 +30,7 @@ from psrv.methods import resolve
 from psrv.server.aggregator import Aggregator, Reduce
 from psrv.server.core import Gone, Heard, Note, Send, ServerCore, Stop, Terms, Tick
 from psrv.server.membership import Begin
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 from psrv.wire import decode, encode
 from psrv.worker import protocol
 from psrv.worker.protocol import Link

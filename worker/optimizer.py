@@ -2,11 +2,13 @@
 
 Parameters of dtype float32 on the CPU live in the replica's flat vector themselves; for
 others (CUDA, half precision) the replica holds the float32 master copy, and the step
-writes it back.
+writes it back. What else writes to a parameter in place, such as loading a model's weights,
+counts in both cases; all workers must do the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +23,12 @@ from psrv.methods import resolve
 from psrv.worker.session import Session
 
 Groups = Iterable[dict[str, Any]]
+
+# Of torch's optimizers and of ours; a group that sets one expects it to count.
+_NOT_BY_GROUP = frozenset(
+    {"momentum", "betas", "beta1", "beta2", "eps", "nu", "nesterov", "dampening", "amsgrad"}
+    | {"decoupled", "maximize", "method"}
+)
 
 
 class DistributedOptimizer(torch.optim.Optimizer):
@@ -73,13 +81,27 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._began = False
         super().__init__(chosen, {"lr": lr, "weight_decay": resolved.weight_decay})
         self._model, self._session = model, session
+        for index, group in enumerate(self.param_groups):
+            if odd := sorted(_NOT_BY_GROUP & group.keys()):
+                raise ConfigError(
+                    f"parameter group {index} sets {odd[0]}; a group may set lr and weight_decay"
+                )
+        self._by_group("lr")
         tensors = self._tensors(named)
-        decays = tuple(float(g["weight_decay"]) for g in self.param_groups)
-        job = Job("script", resolved, tensors, blocks, seed, decays, check_every)
-        self._layout: Layout = job.layout
-        self._ordered = {name: p for p, name in named.items()}
         state = list(model.buffers()) + [p for p in model.parameters() if p not in named]
         buffers = _to_bytes(state)
+        job = Job(
+            "script",
+            resolved,
+            tensors,
+            blocks,
+            seed,
+            tuple(self._by_group("weight_decay")),
+            check_every,
+            (("buffer_bytes", buffers.nbytes),),
+        )
+        self._layout: Layout = job.layout
+        self._ordered = {name: p for p, name in named.items()}
         self._trainer = session.begin(job, self._flatten(), buffers)
         _from_bytes(buffers, state)
         self._adopt()
@@ -95,6 +117,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """Exchange this worker's gradients and apply the round.
 
         Raises:
+            ConfigError: a step size that is not a number of 0 or more, a sparse gradient, or
+                parameters that were moved away.
             NonFiniteError: NaN or infinity in a gradient of any worker.
             PsrvError: the run ended. The parameters are those before the step.
         """
@@ -103,6 +127,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         trainer = self._trainer
+        etas, decays = self._by_group("lr"), self._by_group("weight_decay")
+        self._take_changes()
         if not trainer.meter.in_step:
             trainer.meter.begin_step(trainer.round)
         for name, view in self._gradient_views().items():
@@ -114,10 +140,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
             else:
                 view.copy_(gradient)
         trainer.meter.lap("compute")
-        trainer.step(
-            [float(g["lr"]) for g in self.param_groups],
-            [float(g["weight_decay"]) for g in self.param_groups],
-        )
+        trainer.step(etas, decays)
         trainer.meter.begin_step(trainer.round, trainer.meter.mark_ns)
         self._write_back()
         self._publish_state()
@@ -161,6 +184,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
             "round": self._trainer.round,
             "rank": self._trainer.rank,
             "workers": self._trainer.workers,
+            "last_lr": self._last_lr(),
         }
         return super().state_dict() | {"psrv": about}
 
@@ -183,13 +207,39 @@ class DistributedOptimizer(torch.optim.Optimizer):
             )
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "psrv"})
         same = (about["rank"], about["workers"]) == (self._trainer.rank, self._trainer.workers)
+        # As they were saved: torch has rounded its copies to the parameters' own dtype.
+        numbers = (i for g in state_dict["param_groups"] for i in g["params"])
+        ours = (p for g in self.param_groups for p in g["params"])
+        saved = {p: state_dict["state"].get(i, {}) for i, p in zip(numbers, ours, strict=True)}
         for key, vector in self._vectors().items():
             for name, view in self._layout.views(vector).items():
-                saved = self.state[self._ordered[name]].get(key)
-                if saved is not None and (same or not key.startswith("local.")):
-                    view[...] = saved.detach().float().cpu().numpy()
+                value = saved[self._ordered[name]].get(key)
+                if value is not None and (same or not key.startswith("local.")):
+                    view[...] = value.detach().float().cpu().numpy()
+        for parameter, master in self._copied:
+            if (value := saved[parameter].get("master")) is not None:
+                master.copy_(value)
+        if same:
+            uplink = self._trainer.sender.uplink
+            uplink.last_etas = [about["last_lr"][b.group] for b in self._layout.buckets]
         self._write_back()
         self._publish_state()
+
+    def _by_group(self, option: str) -> list[float]:
+        values = [float(g[option]) for g in self.param_groups]
+        for index, value in enumerate(values):
+            if not 0 <= value < math.inf:
+                raise ConfigError(
+                    f"{option} is {value} in parameter group {index}; expected a finite number "
+                    "of 0 or more"
+                )
+        return values
+
+    def _last_lr(self) -> list[float]:
+        """The last step size of each group that was not zero; 0 before there is one."""
+        etas = self._trainer.sender.uplink.last_etas
+        by_group = {b.group: etas[b.index] for b in self._layout.buckets}
+        return [by_group[k] for k in range(self._layout.groups)]
 
     def _tensors(self, named: dict[torch.nn.Parameter, str]) -> tuple[Tensor, ...]:
         group_of: dict[torch.nn.Parameter, int] = {}
@@ -220,17 +270,40 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def _adopt(self) -> None:
         """Let every float32 parameter on the CPU live in the replica's vector."""
         self._copied: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._addresses: dict[str, int] = {}
         for name, array in self._layout.views(self._trainer.replica.parameters).items():
             parameter, master = self._ordered[name], torch.from_numpy(array)
             if parameter.dtype is torch.float32 and parameter.device.type == "cpu":
                 parameter.data = master
+                self._addresses[name] = parameter.data_ptr()
             else:
                 self._copied.append((parameter, master))
+        self._versions: dict[torch.nn.Parameter, int] = {}
         self._write_back()
 
     def _write_back(self) -> None:
         for parameter, master in self._copied:
             parameter.data.copy_(master)
+            self._versions[parameter] = parameter._version
+
+    def _take_changes(self) -> None:
+        """See what was written to the parameters between two steps.
+
+        Raises:
+            ConfigError: a parameter that lived in the replica's vector is elsewhere now.
+        """
+        for name, address in self._addresses.items():
+            if self._ordered[name].data_ptr() != address:
+                raise ConfigError(
+                    f"the parameter '{name}' was replaced or converted, so that steps no longer "
+                    "reach it; make the optimizer after moving or converting the model"
+                )
+        for parameter, master in self._copied:
+            if parameter._version != self._versions[parameter]:
+                now = parameter.detach().float().cpu()
+                # Elsewhere the master holds more digits than the parameter does.
+                written = now != master.to(parameter.dtype).float()
+                master[written] = now[written]
 
     def _gradient_views(self) -> dict[str, torch.Tensor]:
         flat = self._trainer.gradient
@@ -255,6 +328,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         for key, vector in self._vectors().items():
             for name, array in self._layout.views(vector).items():
                 self.state[self._ordered[name]][key] = torch.from_numpy(array)
+        for parameter, master in self._copied:
+            self.state[parameter]["master"] = master
 
     def _before_forward(self, model: torch.nn.Module, inputs: Any) -> None:
         """Tell data loading from computing, and leave evaluations out of the step."""

@@ -55,7 +55,7 @@ def simulate(flags: Flags, file: Path | None, force: bool) -> None:
     from psrv.commands.rundir import default_folder, prepare, write_job
     from psrv.methods import resolve
     from psrv.progress import Bar
-    from psrv.simulate import run_simulation
+    from psrv.simulated_run import run_simulation
     from psrv.tasks import task_class
 
     task_class(job.task)

@@ -15,7 +15,7 @@ from statistics import mean
 import pytest
 
 from psrv.options import JobConfig
-from psrv.simulate import run_simulation
+from psrv.simulated_run import run_simulation
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 

@@ -8,7 +8,7 @@ from oracles import reference
 from psrv.job import Job
 from psrv.layout import Layout, Tensor
 from psrv.methods import METHODS, resolve
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 
 NAMES = tuple(METHODS)
 EF_RESCALED = ("dist-ef-sgd", "dist-ef-sgdm")

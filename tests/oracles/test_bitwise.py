@@ -70,7 +70,7 @@ def test_many_buckets(method):
 
 @pytest.mark.parametrize("method", ["amsgrad", "amsgrad-naive", "amsgrad-ef", "cd-adam"])
 def test_decoupled_decay_and_other_constants(method):
-    run(Pair(method, n=4, decay=0.1, decoupled=True, beta1=0.5, beta2=0.9, nu=1e-4), 40)
+    run(Pair(method, n=4, decay=2.7, decoupled=True, beta1=0.5, beta2=0.9, nu=1e-4), 40)
 
 
 @pytest.mark.parametrize("method", ["sgdm", "signum", "dist-ef-sgdm"])

@@ -13,7 +13,7 @@ from psrv.errors import ConfigError
 from psrv.messages import Push
 from psrv.methods import METHODS, from_description, resolve
 from psrv.server.aggregator import Refuse
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 
 TENSORS = (("w", (4, 5), 0), ("b", (9,), 0))
 CHANNELS = (
@@ -173,6 +173,18 @@ def test_lossless_feedback_is_the_plain_method():
             pair.round([0.1])
         digests.add(pair.cluster.replica.digest())
     assert len(digests) == 1
+
+
+def test_dist_ef_sgdm_without_compression_is_sgdm():
+    """Also with weight decay, which has a momentum of its own, and changing step sizes."""
+    found = []
+    for name, options in (("sgdm", {}), ("dist-ef-sgdm", {"compressor": "dense"})):
+        pair = Combined(resolve(name, weight_decay=0.01, **options))
+        for t in range(20):
+            pair.round([ETAS[t % 10]])
+        found.append(pair.cluster.replica.parameters)
+    assert np.allclose(*found, rtol=1e-5, atol=1e-5)
+    assert np.abs(found[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

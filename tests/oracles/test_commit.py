@@ -9,7 +9,7 @@ from oracles.harness import GROUPED, NAMES, Gradients, Pair, make_job, same, sta
 from psrv.codec.channel import Relay
 from psrv.errors import CodecError, NonFiniteError
 from psrv.messages import Push
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
 
@@ -22,7 +22,7 @@ def remembered(replica, senders, relays):
     """Every vector and step size that a later round depends on, copied and uncommitted."""
     found = {f"replica {name}": v.copy() for name, v in replica.state().items()}
     for s in senders:
-        found[f"worker {s.rank} etas"] = np.array(s.uplink._last, np.float32)
+        found[f"worker {s.rank} etas"] = np.array(s.uplink.last_etas, np.float32)
         for name, vector in (("momentum", s.momentum), ("memory", s.uplink.memory)):
             if vector is not None:
                 found[f"worker {s.rank} {name}"] = vector.copy()

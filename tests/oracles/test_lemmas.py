@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from oracles.harness import ETAS, GROUPED, SMALL, Gradients, Pair, make_job, states
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 
 TOLERANCE = 4 * 2.0**-24
 """Four float32 roundings a round, relative to the sum of the magnitudes of all terms."""

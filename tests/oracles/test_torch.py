@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from oracles.harness import ETAS, make_job
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 
 pytestmark = pytest.mark.torch
 

@@ -7,7 +7,7 @@ import pytest
 
 from psrv.errors import CodecError, NonFiniteError
 from psrv.methods import METHODS
-from psrv.simulate import Cluster
+from psrv.simulation import Cluster
 from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
 from virtual_run import made_up_gradient, make_job

@@ -1,0 +1,55 @@
+"""Processes over sockets and the simulation give the same parameters, bit for bit.
+
+A sample; every method with 1, 2, 4 and 7 workers is in tests/matrix.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from local_run import digest_of, threaded
+from psrv.methods import METHODS
+from psrv.options import JobConfig
+
+pytestmark = pytest.mark.process
+
+SAMPLE = [
+    ("cd-adam", "synthetic:1200k", {"rounds": 6}),  # 38 blocks, two buckets
+    ("dist-ef-sgdm", "quadratic:d=70k,noise=0.3", {"rounds": 12, "weight_decay": 0.01}),
+    ("signum", "synthetic:50k", {"rounds": 12, "blocks": "tensor", "seed": 4}),
+]
+
+
+@pytest.mark.parametrize(("method", "task", "options"), SAMPLE, ids=[row[0] for row in SAMPLE])
+def test_launch_twice_and_simulate_agree(runs, method, task, options):
+    first = runs.launched(method, task, **options)
+    again = runs.launched(method, task, again=1, **options)
+    assert digest_of(first) == digest_of(again)
+    expected = runs.simulated(method, task, **options)
+    assert digest_of(first) == expected["replica_digest"]
+    assert first["final"] == again["final"] == expected["final"]
+    assert first["rounds"] == expected["rounds"] == options["rounds"]
+    for key in ("payload_up", "payload_down"):
+        assert first["bytes_per_worker_round"][key] == expected["bytes_per_worker_round"][key]
+
+
+@pytest.mark.torch
+def test_network_on_real_data_agrees(runs):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    options = {"rounds": 60}
+    first = runs.launched("cd-adam", "digits", **options)
+    again = runs.launched("cd-adam", "digits", again=1, **options)
+    expected = runs.simulated("cd-adam", "digits", **options)
+    assert digest_of(first) == digest_of(again) == expected["replica_digest"]
+    assert first["final"] == expected["final"]
+    assert first["final"]["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_agrees_over_sockets(method, tmp_path, runs):
+    """Server and workers as threads of this process: the same sockets, sooner."""
+    job = JobConfig(method=method, task="synthetic:40k", workers=3, rounds=5, seed=1)
+    digest = digest_of(threaded(job, tmp_path))
+    options = {"workers": 3, "rounds": 5, "seed": 1}
+    assert digest == runs.simulated(method, "synthetic:40k", **options)["replica_digest"]
