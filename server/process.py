@@ -47,6 +47,10 @@ _ERRORS: dict[str, type[PsrvError]] = {
 }
 _POLL_MS = 100
 _LINGER_MS = 2000
+_AT_ONCE = 256
+"""Messages between two looks at the clock, whoever sends how many."""
+_WAITING = 1000
+"""Messages of one peer that wait here; more wait on its side."""
 
 
 def run_server(config: ServerConfig, on_begin: Callable[[Job], object] | None = None) -> None:
@@ -102,7 +106,7 @@ class ServerProcess:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._router.setsockopt(zmq.RCVHWM, 0)
+        self._router.setsockopt(zmq.RCVHWM, _WAITING)
         self._router.setsockopt(zmq.SNDHWM, 0)
         self._router.setsockopt(zmq.MAXMSGSIZE, config.max_message + (64 << 10))
         self._router.setsockopt(zmq.TCP_KEEPALIVE, 1)
@@ -149,10 +153,9 @@ class ServerProcess:
             ready = dict(poller.poll(_POLL_MS))
             if self._monitor in ready:
                 self._note_departures()
-            if self._router in ready or self._leaving:
-                self._take_messages()
+            drained = self._take_messages() if self._router in ready or self._leaving else True
             now = time.monotonic_ns()
-            while self._leaving and self._stop is None:
+            while drained and self._leaving and self._stop is None:
                 self._perform(self.core.handle(Gone(self._leaving.pop(0)), now))
             if now >= next_tick:
                 next_tick = now + _POLL_MS * 1_000_000
@@ -175,19 +178,31 @@ class ServerProcess:
             if peer is not None:
                 self._leaving.append(peer)
 
-    def _take_messages(self) -> None:
-        while self._stop is None:
+    def _know(self, peer: bytes, frames: list[zmq.Frame]) -> None:
+        """Note which connection a peer is behind, so that its end can be told."""
+        try:
+            descriptor = frames[1].get(zmq.SRCFD) if len(frames) > 1 else -1
+        except zmq.ZMQError as error:
+            # To libzmq, bytes that are no ZMTP greeting are a peer of ZMTP 1.0, which has none.
+            raise WireError("it does not come from a ZeroMQ connection") from error
+        if peer not in self._leaving:
+            self._peers[descriptor] = peer
+
+    def _take_messages(self) -> bool:
+        """Handle what has come; False if there may be more."""
+        for _ in range(_AT_ONCE):
+            if self._stop is not None:
+                break
             try:
                 frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                return True
             now = time.monotonic_ns()
             # Departures first: a connection's descriptor may be used again by the next one.
             self._note_departures()
             peer = bytes(frames[0].buffer)
-            if len(frames) > 1 and peer not in self._leaving:
-                self._peers[frames[1].get(zmq.SRCFD)] = peer
             try:
+                self._know(peer, frames)
                 message = decode(
                     [f.buffer for f in frames[1:]],
                     max_payload=self.config.max_message,
@@ -197,6 +212,7 @@ class ServerProcess:
                 self._perform(self.core.handle(Invalid(peer, str(error)), now))
                 continue
             self._perform(self.core.handle(Heard(peer, message), now))
+        return False
 
     def _perform(self, actions: list[Any]) -> None:
         for action in actions:

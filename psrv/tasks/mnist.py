@@ -34,9 +34,10 @@ class Mnist(TorchTask):
     summary = "MNIST from IDX files in the data folder; a CNN of 1.2 million parameters"
     default_rounds = 936
     step_sizes: ClassVar = {"sgd": 0.1, "momentum": 0.02, "sign": 1e-4, "adam": 1e-3}
-    # The training set's own mean and deviation, 0.1307 and 0.3081, for pixels of 0 to 255.
-    mean = 33.33
-    deviation = 78.57
+    # Pixels as 0 to 1. Standardised ones train full precision as well, but cost CD-Adam about
+    # half a point after two epochs (one scale a tensor, 936 rounds).
+    mean = 0.0
+    deviation = 255.0
 
     def load(self, setup: Setup) -> tuple[Images, Images]:
         train = _read_pair(setup, "train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -45,17 +46,19 @@ class Mnist(TorchTask):
     def build(self, torch: Any) -> Any:
         # Few channels and a wide hidden layer: 1.2 million parameters at a third of the
         # time of the usual 32 and 64 channels with 128 units, and no worse after 2 epochs.
+        # GELU, since ReLU leaves many gradients at or near zero: one scale for a tensor
+        # fits those badly, and compressed methods then learn more slowly.
         nn = torch.nn
         return nn.Sequential(
             nn.Conv2d(1, 8, 5, padding=2),
             nn.MaxPool2d(2),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Conv2d(8, 16, 5, padding=2),
             nn.MaxPool2d(2),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Flatten(),
             nn.Linear(16 * 7 * 7, 1500),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Linear(1500, _CLASSES),
         )
 

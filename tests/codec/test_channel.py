@@ -20,6 +20,7 @@ LAYOUT = Layout.build(
     [Tensor("w", (30, 20)), Tensor("b", (37,)), Tensor("v", (8, 50))], 128, bucket_bytes=1024
 )
 BUCKETS, DIMENSION = LAYOUT.buckets, LAYOUT.dimension
+SILENCE = [b""] * len(BUCKETS)
 ETAS = (0.1, 0.1, 0.05, 0.0, 0.0, 0.2, 0.013)
 
 
@@ -50,7 +51,7 @@ def name(value: object) -> str:
 
 
 def plain(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[bytes]]:
-    return lambda v, round, eta: encoded(spec, v, round)[0]
+    return lambda v, round, eta: encoded(spec, v, round)[0] if eta or not rescale else SILENCE
 
 
 def error_feedback(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[bytes]]:
@@ -59,7 +60,7 @@ def error_feedback(spec: str, rescale: bool) -> Callable[[Floats, int, float], l
     def send(v: Floats, round: int, eta: float) -> list[bytes]:
         nonlocal e, last
         if rescale and eta == 0:
-            return [b""] * len(BUCKETS)
+            return SILENCE
         p = v + np.float32(last / eta if rescale else 1) * e
         payloads, c = encoded(spec, p, round)
         e, last = p - c, eta
@@ -73,6 +74,8 @@ def markov(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[byte
 
     def send(v: Floats, round: int, eta: float) -> list[bytes]:
         nonlocal h
+        if rescale and eta == 0:
+            return SILENCE
         payloads, c = encoded(spec, v - h, round)
         h = h + c
         return payloads
@@ -93,10 +96,12 @@ def encoded(spec: str, v: Floats, round: int) -> tuple[list[bytes], Floats]:
 SENDERS = [
     (plain, Channel(Feedback.PLAIN, "sign")),
     (plain, Channel(Feedback.PLAIN, "sign-unscaled")),
+    (plain, Channel(Feedback.PLAIN, "dense", rescale=True)),
     (error_feedback, Channel(Feedback.EF, "sign")),
     (error_feedback, Channel(Feedback.EF, "sign", rescale=True)),
     (error_feedback, Channel(Feedback.EF, "dense", rescale=True)),
     (markov, Channel(Feedback.MARKOV, "sign")),
+    (markov, Channel(Feedback.MARKOV, "sign", rescale=True)),
     (markov, Channel(Feedback.MARKOV, "dense")),
 ]
 
@@ -118,8 +123,7 @@ def test_a_sender_sends_what_its_definition_says_bit_for_bit(
 
 def channels(rescale: bool = False) -> list[Channel]:
     return [
-        Channel(feedback, spec, rescale and feedback is Feedback.EF)
-        for feedback, spec in product(Feedback, ("sign", "dense"))
+        Channel(feedback, spec, rescale) for feedback, spec in product(Feedback, ("sign", "dense"))
     ]
 
 
@@ -151,13 +155,14 @@ def test_a_round_that_is_encoded_again_before_its_commit_gives_the_same_payloads
             uplink.commit()
 
 
-def test_an_error_is_kept_while_the_step_size_is_zero() -> None:
-    uplink = Uplink(Channel(Feedback.EF, "sign", rescale=True), BUCKETS, SEED, RANK)
+@pytest.mark.parametrize("feedback", [Feedback.EF, Feedback.MARKOV])
+def test_what_is_remembered_stays_while_the_step_size_is_zero(feedback: Feedback) -> None:
+    uplink = Uplink(Channel(feedback, "sign", rescale=True), BUCKETS, SEED, RANK)
     run(uplink, wide(DIMENSION), 0, 0.1)
-    error = uplink.memory.copy()
-    assert error.any()
-    assert run(uplink, wide(DIMENSION, 1), 1, 0.0) == [b""] * len(BUCKETS)
-    assert uplink.memory.tobytes() == error.tobytes()
+    memory = uplink.memory.copy()
+    assert memory.any()
+    assert run(uplink, wide(DIMENSION, 1), 1, 0.0) == SILENCE
+    assert uplink.memory.tobytes() == memory.tobytes()
 
 
 def test_feedback_over_a_compressor_that_does_not_shrink_the_error_is_refused() -> None:
@@ -166,10 +171,9 @@ def test_feedback_over_a_compressor_that_does_not_shrink_the_error_is_refused() 
             Channel(feedback, "sign-unscaled")
 
 
-def test_only_error_feedback_that_follows_the_step_size_is_ever_silent() -> None:
+def test_only_a_channel_that_follows_the_step_size_is_ever_silent() -> None:
     for channel in (*channels(), *channels(rescale=True)):
-        silent = channel.feedback is Feedback.EF and channel.rescale
-        assert channel.silent(0.0) == silent
+        assert channel.silent(0.0) == channel.rescale
         assert not channel.silent(0.1)
 
 
@@ -265,7 +269,7 @@ def test_error_feedback_both_ways_is_algorithm_2_with_its_changing_step_size() -
     for round, eta in enumerate(ETAS):
         received = run(vectors_of(round), round, eta)
         if eta == 0:
-            assert run.results == [b""] * len(BUCKETS)
+            assert run.results == SILENCE
             assert not received.any()
             continue
         for k, bucket in enumerate(BUCKETS):
@@ -277,6 +281,22 @@ def test_error_feedback_both_ways_is_algorithm_2_with_its_changing_step_size() -
             assert received[s].tobytes() == sign.decode(run.results[k], sizes).tobytes()
         last = eta
         assert np.concatenate([r.residual for r in run.relays]).tobytes() == error.tobytes()
+
+
+@pytest.mark.parametrize(("up", "down"), list(product(*[channels(rescale=True)] * 2)), ids=name)
+def test_a_round_with_a_step_size_of_zero_is_as_if_it_had_not_been(
+    up: Channel, down: Channel
+) -> None:
+    paused, calm = Round(up, down), Round(up, down)
+    before = np.zeros(DIMENSION, np.float32)
+    for round, eta in enumerate((0.1, 0.05, 0.2)):
+        received = paused(vectors_of(90 + round), round, 0.0)
+        assert paused.results == SILENCE
+        markov = down.feedback is Feedback.MARKOV
+        assert received.tobytes() == (before if markov else np.zeros_like(before)).tobytes()
+        before = paused(vectors_of(round), round, eta)
+        assert before.tobytes() == calm(vectors_of(round), round, eta).tobytes()
+        assert paused.state() == calm.state()
 
 
 def test_markov_memories_both_ways_follow_a_constant_vector() -> None:

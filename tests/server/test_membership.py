@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from psrv.layout import Tensor
 from psrv.messages import Bye, Epoch, Error, Heartbeat, Join, Welcome
@@ -340,3 +342,33 @@ def test_nothing_follows_the_end():
     assert membership.handle(Heard("p0", Error("x", "y", 0)), 0) == []
     assert membership.handle(Heard("p0", Join(0, JOB.describe())), 0) == []
     assert error_to(membership.handle(Heard("late", hello()), 0), "late").code == "full"
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_no_description_of_a_job_breaks_the_server(data):
+    """A peer's Join holds any plain values: it is a job, or it is refused."""
+    described = JOB.describe()
+    place = described
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(list(keys)))
+        if not (isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans())):
+            break
+        place = place[key]
+    if isinstance(place, dict) and data.draw(st.booleans()):
+        del place[key]
+    else:
+        place[key] = data.draw(plain)
+    membership = gathered(2, joined=data.draw(st.integers(0, 1)))
+    actions = membership.handle(Heard("p1", Join(1, described)), 0)
+    if membership.member("p1") is None:
+        assert error_to(actions, "p1").code == "job"
+    assert all(isinstance(a, Begin | Note) or a.message for a in actions)
