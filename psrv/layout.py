@@ -123,16 +123,6 @@ class Layout:
         """The tensor that holds a coordinate of the flat vector."""
         return self.tensors[int(np.searchsorted(self._edges, coordinate, side="right"))]
 
-    def describe(self) -> dict[str, Any]:
-        """Plain values from which ``from_description`` builds the same layout."""
-        return {
-            "tensors": [[t.name, list(t.shape), t.group] for t in self.tensors],
-            "blocks": self.blocks,
-            "buckets": [
-                [b.start, b.stop, b.group, np.diff(b.blocks.edges).tolist()] for b in self.buckets
-            ],
-        }
-
     def digest(self) -> bytes:
         """sha256 over names, shapes, groups and bucket and block edges."""
         hasher = hashlib.sha256()

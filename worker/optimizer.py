@@ -9,6 +9,7 @@ counts in both cases; all workers must do the same.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -109,7 +110,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._publish_state()
         self._began = True
         self._evaluated = False
-        model.register_forward_pre_hook(self._before_forward)
+        model.register_forward_pre_hook(_ForwardHook(self))
         self._trainer.meter.begin_step(0)
 
     @torch.no_grad()
@@ -343,6 +344,22 @@ class DistributedOptimizer(torch.optim.Optimizer):
             meter.skip()
         else:
             meter.lap("data")
+
+
+class _ForwardHook:
+    """Calls ``_before_forward`` of an optimizer that still exists. It stays with its model: a
+    copied or saved model gets one that does nothing."""
+
+    def __init__(self, optimizer: DistributedOptimizer | None = None) -> None:
+        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+
+    def __call__(self, model: torch.nn.Module, inputs: Any) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer._before_forward(model, inputs)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _ForwardHook, ()
 
 
 def _to_bytes(tensors: list[torch.Tensor]) -> np.ndarray:

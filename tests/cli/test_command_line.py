@@ -15,6 +15,7 @@ COMMANDS = (
     "server",
     "worker",
     "report",
+    "bench",
     "demo",
     "warmup",
     "methods",

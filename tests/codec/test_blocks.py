@@ -179,19 +179,6 @@ def test_views_are_the_tensors_inside_the_flat_vector() -> None:
     assert (flat[10:3010] == -1).all()
 
 
-def test_the_description_holds_plain_values_only() -> None:
-    described = Layout.build(MODEL, "tensor", 4 * 3010).describe()
-    assert described == {
-        "tensors": [[t.name, list(t.shape), t.group] for t in reversed(MODEL)],
-        "blocks": "tensor",
-        "buckets": [
-            [0, 3010, 0, [10, 3000]],
-            [3010, 3311, 0, [1, 300]],
-            [3311, 63_311, 0, [60_000]],
-        ],
-    }
-
-
 # Digests
 
 

@@ -4,6 +4,7 @@ threads."""
 from __future__ import annotations
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -486,7 +487,7 @@ def test_unknown_method_and_options_are_refused_before_joining():
     alone(script)
 
 
-def test_deepcopied_model_is_apart():
+def test_copied_and_saved_models_are_apart():
     """An average of the weights kept beside the model must not change with it."""
 
     def script(session):
@@ -496,5 +497,16 @@ def test_deepcopied_model_is_apart():
         before = flat(kept)
         train(model, optimizer, 2)
         assert (flat(kept) == before).all()
+        kept.train()
+        kept(batch(0)[0])
+        train(kept, torch.optim.SGD(kept.parameters(), lr=0.1), 1)
+        assert (flat(kept) != before).any()
+        assert len(pickled(model.state_dict())) < 4000, "each tensor is saved, and nothing beside"
+        assert len(pickled(model)) < 8000
+
+    def pickled(thing):
+        file = io.BytesIO()
+        torch.save(thing, file)
+        return file.getvalue()
 
     alone(script)
