@@ -20,7 +20,7 @@ import typer
 
 from psrv.commands.flags import with_flags
 from psrv.config import ConnectConfig, JobConfig, ServerConfig
-from psrv.errors import PsrvError
+from psrv.errors import PsrvError, printable
 
 EPILOG = (
     "An option not given is looked up in the environment as PSRV_NAME (PSRV_WEIGHT_DECAY for "
@@ -45,7 +45,7 @@ File = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace a finished run in the --out folder.")]
 Command = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[-- COMMAND...]", help="Your own command.", show_default=False),
+    typer.Argument(metavar="-- COMMAND", help="Your own command.", show_default=False),
 ]
 
 
@@ -123,7 +123,7 @@ def worker(command: Command = None, config: File = None, **flags: Any) -> None:
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, or of several runs.")
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or of several runs.")
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The page to write.", show_default=False)
@@ -152,7 +152,7 @@ app.add_typer(_bench, name="bench")
 
 @_bench.callback(invoke_without_command=True)
 def _bench_all(context: typer.Context) -> None:
-    """Measure psrv beside what this machine allows; without a name, everything."""
+    """Measure the compressors beside what this machine allows; without a name, as codec."""
     if context.invoked_subcommand is None:
         codec()
 
@@ -212,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     command = typer.main.get_command(app)
+    _hide_types(command)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         # Not command.main(), which turns some exceptions into an exit code without a word.
@@ -233,11 +234,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
             raise
         text = str(error.format_message())
-        return _fail(f"{text.rstrip('.')}; see 'psrv --help'", int(error.exit_code)) if text else 2
+        path = getattr(getattr(error, "ctx", None), "command_path", "psrv")
+        hint = f"{text.rstrip('.')}; see '{path} --help'"
+        return _fail(hint, int(error.exit_code)) if text else 2
     return 0
 
 
+def _hide_types(command: Any, parent: Any = None) -> None:
+    """Keep typer's ``<bool>`` and ``<list[str]>`` out of the help: a flag takes no value, and
+    an argument's name says enough. ``--help`` itself has no other place to set this."""
+    context = typer.Context(command, parent=parent, **command.context_settings)
+    for parameter in command.get_params(context):
+        if parameter.param_type_name == "argument" or parameter.is_flag:
+            parameter.display_type_rich = lambda ctx: None
+    for each in getattr(command, "commands", {}).values():
+        _hide_types(each, context)
+
+
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())
+    # The words may be a peer's, or come from a log.
+    line = printable(" ".join(message.split()))
     print(f"psrv: error: {line}", file=sys.stderr, flush=True)
     return code

@@ -85,3 +85,11 @@ class DivergedError(PsrvError):
     """Replicas that must hold the same parameters do not."""
 
     exit_code = 9
+
+
+def printable(text: str) -> str:
+    """``text`` as one line that is safe to print: control characters come out escaped.
+
+    Letters of any language stay as they are. For whatever may hold a peer's words.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, printable
 from psrv.layout import BLOCK, BlockRule, Layout, Tensor
+from psrv.messages import show
 from psrv.methods import Method, from_description
 
 MAX_TENSORS = 1 << 17
 MAX_DIMENSION = 1 << 32
+MAX_AXES = 16
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -86,36 +89,45 @@ def job_from_description(described: Mapping[str, Any]) -> Job:
         rows = described["tensors"]
         if not 0 < len(rows) <= MAX_TENSORS:
             raise ConfigError(f"a job of {len(rows)} tensors; expected 1 to {MAX_TENSORS}")
-        tensors = tuple(
-            Tensor(_text(name), tuple(_count(n) for n in shape), _count(group))
-            for name, shape, group in rows
-        )
         blocks = described["blocks"]
         if blocks not in ("tensor", "global"):
             blocks = _count(blocks)
-        decays = tuple(float(d) for d in described["decays"])
         job = Job(
             _text(described["task"]),
             from_description(described["method"]),
-            tensors,
+            _tensors(rows),
             blocks,
             _count(described["seed"]),
-            decays,
+            tuple(float(d) for d in described["decays"]),
             _count(described["check_every"]),
             tuple(sorted(described["options"].items())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"not a description of a job: {error!r}") from error
-    size = sum(t.size for t in tensors)
-    if size > MAX_DIMENSION:
-        raise ConfigError(f"a model of {size} parameters; at most {MAX_DIMENSION} can be served")
-    if isinstance(blocks, int) and size // max(1, blocks) > 1 << 24:
-        raise ConfigError(f"blocks of {blocks} cut {size} parameters into more than 2^24 blocks")
-    if job.layout.groups != len(decays):
-        raise ConfigError(f"{len(decays)} weight decays for {job.layout.groups} parameter groups")
+        raise ConfigError(f"not a description of a job: {str(error)[:200]!r}") from error
+    if job.layout.groups != len(job.decays):
+        raise ConfigError(
+            f"{len(job.decays)} weight decays for {job.layout.groups} parameter groups"
+        )
     if described.get("layout") != job.layout.digest().hex():
         raise ConfigError("the layout digest does not match its tensors: another version of psrv")
     return job
+
+
+def _tensors(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Tensors from a peer's list; sizes are bounded before they are multiplied."""
+    tensors: list[Tensor] = []
+    left = MAX_DIMENSION
+    for name, shape, group in rows:
+        if len(shape) > MAX_AXES:
+            raise ConfigError(f"a tensor of {len(shape)} axes; expected at most {MAX_AXES}")
+        size = 1
+        for axis in shape:
+            size *= min(_count(axis), MAX_DIMENSION + 1)
+        left -= size
+        if left < 0:
+            raise ConfigError(f"a model of more than {MAX_DIMENSION} parameters cannot be served")
+        tensors.append(Tensor(_text(name), tuple(shape), min(_count(group), len(rows))))
+    return tuple(tensors)
 
 
 def difference(mine: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
@@ -127,11 +139,11 @@ def difference(mine: Mapping[str, Any], others: Mapping[str, Any]) -> str | None
         if key == "tensors":
             return _other_model(mine[key], others[key])
         if isinstance(a, dict) and isinstance(b, dict):
-            name = next(k for k in sorted({*a, *b}) if a.get(k) != b.get(k))
-            if "name" in a and a.get("name") != b.get("name"):
-                name = "name"
-            return f"{key} {name} is {a.get(name)!r}, the run has {b.get(name)!r}"
-        return f"{key} is {a!r}, the run has {b!r}"
+            names = [k for k in sorted({*a, *b}) if a.get(k, _ABSENT) != b.get(k, _ABSENT)]
+            name = "name" if "name" in names else names[0]
+            mine_is, others_have = (_said(row.get(name, _ABSENT)) for row in (a, b))
+            return f"{key} {printable(name)} is {mine_is}, the run has {others_have}"
+        return f"{key} is {_said(a)}, the run has {_said(b)}"
     return None if mine == others else "the jobs differ"
 
 
@@ -144,7 +156,12 @@ def _other_model(rows: Sequence[Any], expected: Sequence[Any]) -> str:
 
 def _row(row: Any) -> str:
     name, shape, group = row
-    return f"'{name}' {tuple(shape)}" + (f" in group {group}" if group else "")
+    return f"{show(name)} {tuple(shape)}" + (f" in group {group}" if group else "")
+
+
+def _said(value: Any) -> str:
+    """A plain value from a peer in a few printable characters."""
+    return "not given" if value is _ABSENT else ascii(value)[:200]
 
 
 def _text(value: Any) -> str:

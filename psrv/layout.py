@@ -26,6 +26,9 @@ BLOCK = 1 << 15
 
 BUCKET_BYTES = 4 << 20
 
+MAX_BLOCKS = 1 << 20
+"""A bound on what a layout costs to build, whoever asks for it."""
+
 BlockRule = int | Literal["tensor", "global"]
 
 
@@ -96,6 +99,13 @@ class Layout:
                 start = stop
                 sizes.clear()
 
+        if isinstance(blocks, int):
+            count = sum(-(-t.size // blocks) for t in ordered)
+            if count > MAX_BLOCKS:
+                raise ConfigError(
+                    f"blocks of {blocks} cut this model into {count} blocks; "
+                    f"at most {MAX_BLOCKS} are served, use larger blocks"
+                )
         if blocks == "global":
             sizes.append(sum(t.size for t in ordered))
             close()

@@ -78,6 +78,11 @@ def pack(sums: dict[str, float]) -> Floats:
     return np.array([sums.get(name, 0.0) for name in _SUMS], np.float32)
 
 
+def norm_of(vector: Floats) -> float:
+    """The Euclidean norm. Not BLAS's, whose last bits depend on its number of threads."""
+    return float(np.sqrt(np.square(vector, dtype=np.float64).sum()))
+
+
 def unpack(mean: Sequence[float]) -> tuple[float, float | None]:
     """Loss, and accuracy where the task has one, from the averaged shares."""
     loss_sum, count, correct, total = (float(v) for v in mean)

@@ -12,7 +12,7 @@ from psrv.measure.meter import StepMeter
 from psrv.measure.records import Recorder, worker_file
 from psrv.measure.summary import WorkerTotals, build_summary, write_summary
 from psrv.options import JobConfig
-from psrv.plan import Plan, pack, unpack
+from psrv.plan import Plan, norm_of, pack, unpack
 from psrv.simulation import Cluster
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -82,7 +82,7 @@ def _evaluate(
         total += gradient
     else:
         mean = (total / cluster.workers).astype(np.float32)
-        norm = float(np.linalg.norm(mean.astype(np.float64)))
+        norm = norm_of(mean)
     up, down = totals.payload()
     record = {
         "round": cluster.round,

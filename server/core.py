@@ -68,6 +68,7 @@ class ServerCore:
         self._collection: _Collection | None = None
         self._state_next: dict[int, int] = {}
         self._warned: dict[Peer, int] = {}
+        self._greeted: dict[Peer, int] = {}
         self._progress = 0
 
     def handle(self, event: Heard | Gone | Tick | Invalid, now: int) -> list[Action | Reduce]:
@@ -84,7 +85,9 @@ class ServerCore:
             stuck = self._stuck(now)
             if stuck is not None:
                 return list(self.membership.end("timeout", stuck))
-        if not isinstance(event, Heard) or isinstance(event.message, Hello):
+        if isinstance(event, Heard) and isinstance(event.message, Hello):
+            return self._hello(event, now)
+        if not isinstance(event, Heard):
             return self._perform(self.membership.handle(event, now), now)
         member = self.membership.member(event.peer)
         if member is None:
@@ -226,15 +229,29 @@ class ServerCore:
         c.vectors = dict.fromkeys(c.vectors, mean)
         return [Send(m.peer, reply) for m in self.membership.members.values()]
 
+    def _hello(self, event: Heard, now: int) -> list[Action | Reduce]:
+        """At most one answer a peer a second, as for complaints."""
+        if self._is_limited(self._greeted, event.peer, now):
+            self.invalid += 1
+            return []
+        return self._perform(self.membership.handle(event, now), now)
+
+    @staticmethod
+    def _is_limited(answered: dict[Peer, int], peer: Peer, now: int) -> bool:
+        """Whether a peer was answered less than a second ago; notes the answer if not."""
+        last = answered.get(peer)
+        if last is not None and now - last < 1_000_000_000:
+            return True
+        if len(answered) > 4096:
+            answered.clear()
+        answered[peer] = now
+        return False
+
     def _complain(self, peer: Peer, code: str, text: str, now: int) -> list[Action | Reduce]:
         """Turn one message down, with at most one line and one reply a peer a second."""
         self.invalid += 1
-        last = self._warned.get(peer)
-        if last is not None and now - last < 1_000_000_000:
+        if self._is_limited(self._warned, peer, now):
             return []
-        if len(self._warned) > 4096:
-            self._warned.clear()
-        self._warned[peer] = now
         member = self.membership.member(peer)
         who = f"worker {member.rank}" if member else "a stranger"
         return [Send(peer, Error.clipped(code, text)), Note(f"rejected a message of {who}: {text}")]

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, DivergedError, WireError
 from psrv.job import Job, difference, job_from_description
+from psrv.measure.summary import check_detail, check_digests
 from psrv.messages import Bye, Epoch, Error, Hello, Join, Message, Welcome, show
 
 Peer = Hashable
@@ -273,9 +274,17 @@ class Membership:
     def _bye(self, member: Member, bye: Bye) -> list[Action]:
         if self.stage is not Stage.RUNNING:
             return self._gone(Gone(member.peer, "process left"))
-        member.summary = bye.summary
+        try:
+            member.summary = check_detail(bye.summary)
+        except WireError as error:
+            text = f"worker {member.rank} left with a report that is none: {error}"
+            return self.end("protocol", text)
         if any(m.summary is None for m in self.members.values()):
             return []
+        try:
+            check_digests(self.summaries())
+        except DivergedError as error:
+            return self.end("diverged", str(error))
         self.stage = Stage.ENDED
         farewell = Bye(-1, {})
         return [*(Send(m.peer, farewell) for m in self.members.values()), Stop()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from psrv.errors import (
     PsrvError,
     RefusedError,
     WireError,
+    printable,
 )
 from psrv.job import Job
 from psrv.measure.records import Recorder, server_file
@@ -36,6 +38,7 @@ from psrv.messages import Direction, Message
 from psrv.options import ServerConfig
 from psrv.server.aggregator import Reduce
 from psrv.server.core import Begin, Gone, Heard, Invalid, Note, Send, ServerCore, Stop, Terms, Tick
+from psrv.server.membership import Stage
 from psrv.wire import decode, encode
 
 _ERRORS: dict[str, type[PsrvError]] = {
@@ -100,6 +103,7 @@ class ServerProcess:
         self._stop: Stop | None = None
         self._peers: dict[int, bytes] = {}
         self._leaving: list[bytes] = []
+        self._next_tick = 0
         self._recorder = Recorder(_lines(config.out), trace=config.trace)
         self._recorder.start("server", 0)
         self._context = zmq.Context()
@@ -148,19 +152,26 @@ class ServerProcess:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
-        next_tick = 0
-        while self._stop is None:
-            ready = dict(poller.poll(_POLL_MS))
-            if self._monitor in ready:
-                self._note_departures()
-            drained = self._take_messages() if self._router in ready or self._leaving else True
-            now = time.monotonic_ns()
-            while drained and self._leaving and self._stop is None:
-                self._perform(self.core.handle(Gone(self._leaving.pop(0)), now))
-            if now >= next_tick:
-                next_tick = now + _POLL_MS * 1_000_000
-                self._perform(self.core.handle(Tick(), now))
+        try:
+            while self._stop is None:
+                self._turn(dict(poller.poll(_POLL_MS)))
+        except BaseException as error:
+            what = str(error) or type(error).__name__
+            self._perform(self.core.failed("failed", f"the server stopped: {what}"))
+            raise
         self._finish(self._stop)
+
+    def _turn(self, ready: dict[Any, int]) -> None:
+        """One turn of the loop: messages, then departures, then the clock."""
+        if self._monitor in ready:
+            self._note_departures()
+        drained = self._take_messages() if self._router in ready or self._leaving else True
+        now = time.monotonic_ns()
+        while drained and self._leaving and self._stop is None:
+            self._perform(self.core.handle(Gone(self._leaving.pop(0)), now))
+        if now >= self._next_tick:
+            self._next_tick = now + _POLL_MS * 1_000_000
+            self._perform(self.core.handle(Tick(), now))
 
     def close(self) -> None:
         """Close sockets and files; what was sent still goes out, for 2 s at most."""
@@ -211,8 +222,22 @@ class ServerProcess:
             except WireError as error:
                 self._perform(self.core.handle(Invalid(peer, str(error)), now))
                 continue
-            self._perform(self.core.handle(Heard(peer, message), now))
+            self._hear(peer, message, now)
         return False
+
+    def _hear(self, peer: bytes, message: Message, now: int) -> None:
+        """Handle a message. A fault that it uncovers here costs its sender, not the others,
+        as long as the run has not begun."""
+        try:
+            actions = self.core.handle(Heard(peer, message), now)
+        except Exception as error:
+            if self.core.membership.stage is not Stage.GATHERING:
+                raise
+            traceback.print_exc()
+            why = f"this server failed on it ({type(error).__name__}); its log says more"
+            actions = self.core.handle(Invalid(peer, why), now)
+            actions += self.core.handle(Gone(peer, "message could not be handled"), now)
+        self._perform(actions)
 
     def _perform(self, actions: list[Any]) -> None:
         for action in actions:
@@ -227,7 +252,7 @@ class ServerProcess:
                     if self._on_begin is not None:
                         self._on_begin(job)
                 case Note(text):
-                    print(f"psrv server: {text}", file=sys.stderr, flush=True)
+                    print(f"psrv server: {printable(text)}", file=sys.stderr, flush=True)
 
     def _send(self, peer: Any, message: Message) -> None:
         frames = [peer, *encode(message)]

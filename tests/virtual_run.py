@@ -15,6 +15,7 @@ import numpy as np
 from psrv.codec.base import aligned
 from psrv.job import Job
 from psrv.layout import Tensor
+from psrv.measure.summary import WorkerTotals
 from psrv.messages import (
     Bye,
     Direction,
@@ -58,6 +59,11 @@ def make_terms(workers=2, **changes) -> Terms:
 
 def hello(rank=-1, **changes) -> Hello:
     return replace(Hello(1, CODEC, rank, "host", 100 + rank, "1.0"), **changes)
+
+
+def report(rank: int, digest: str = "ab" * 32, **changes) -> dict:
+    """What a worker says in its Bye."""
+    return WorkerTotals(rank).detail(digest=digest, wall_seconds=1.0) | changes
 
 
 def sends(actions) -> list[tuple[object, object]]:
@@ -207,7 +213,7 @@ class CoreWorker:
         if self.round < self.rounds:
             self._push(now)
         else:
-            self.say(Bye(self.rank, {"rounds": self.round}), now)
+            self.say(Bye(self.rank, report(self.rank, self.replica.digest())), now)
 
 
 class Network:

@@ -32,6 +32,7 @@ from psrv.worker.protocol import (
     Deliver,
     Event,
     Fail,
+    Garbled,
     Link,
     Received,
     Say,
@@ -62,6 +63,7 @@ class Connection:
         self._inbox: queue.SimpleQueue[tuple[Message, int] | PsrvError] = queue.SimpleQueue()
         self._tcp = TcpMeter()
         self._failure: PsrvError | None = None
+        self._ended: PsrvError | None = None
         self._closing = False
         self._context = zmq.Context()
         self._dealer = self._context.socket(zmq.DEALER)
@@ -117,7 +119,11 @@ class Connection:
 
     def failure(self) -> PsrvError | None:
         """What ended the connection, if something has, without waiting."""
-        return self._failure
+        return self._failure or self._ended
+
+    def unheard_failure(self) -> PsrvError | None:
+        """What ended the connection, unless ``receive`` has raised it already."""
+        return None if self._failure is not None else self._ended
 
     def expect_welcome(self) -> Welcome:
         """Wait for the server's terms; bounded by the connect timeout."""
@@ -195,7 +201,7 @@ class Connection:
                     direction=Direction.TO_WORKER,
                 )
             except WireError as error:
-                self._perform([Fail(WireError(f"the server at {self.address}: {error}"))])
+                self._step(Garbled(str(error)))
                 return
             if isinstance(message, Result):
                 self.message_down += sum(len(f.buffer) for f in frames)
@@ -227,4 +233,5 @@ class Connection:
                 case Clock(sent, server, received):
                     self.clock.add(sent, server, received)
                 case Fail(error):
+                    self._ended = self._ended or error
                     self._inbox.put(error)

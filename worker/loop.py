@@ -6,7 +6,7 @@ import numpy as np
 
 from psrv.codec.base import aligned
 from psrv.options import ConnectConfig, JobConfig
-from psrv.plan import Plan, pack, unpack
+from psrv.plan import Plan, norm_of, pack, unpack
 from psrv.worker.session import Session
 from psrv.worker.trainer import Trainer
 
@@ -46,7 +46,7 @@ def _evaluate(plan: Plan, trainer: Trainer) -> None:
     gradient = aligned(plan.job.layout.dimension)
     norm = None
     if task.full_gradient(rank, x, gradient):
-        norm = float(np.linalg.norm(trainer.mean(gradient).astype(np.float64)))
+        norm = norm_of(trainer.mean(gradient))
     up, down = trainer.totals.payload()
     record = {
         "round": trainer.round,

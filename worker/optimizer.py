@@ -143,8 +143,10 @@ class DistributedOptimizer(torch.optim.Optimizer):
         trainer.meter.lap("compute")
         trainer.step(etas, decays)
         trainer.meter.begin_step(trainer.round, trainer.meter.mark_ns)
+        self._forwarded = False
         self._write_back()
         self._publish_state()
+        trainer.meter.lap("other")
         return loss
 
     def average_buffers(self) -> None:
@@ -332,33 +334,43 @@ class DistributedOptimizer(torch.optim.Optimizer):
         for parameter, master in self._copied:
             self.state[parameter]["master"] = master
 
-    def _before_forward(self, model: torch.nn.Module, inputs: Any) -> None:
+    def _before_forward(self) -> None:
         """Tell data loading from computing, and leave evaluations out of the step."""
         meter = self._trainer.meter
         if not meter.in_step:
             return
-        if not model.training:
+        if not self._model.training:
             self._evaluated = True
         elif self._evaluated:
             self._evaluated = False
             meter.skip()
-        else:
+        elif not self._forwarded:
             meter.lap("data")
+        self._forwarded = self._forwarded or self._model.training
 
 
 class _ForwardHook:
-    """Calls ``_before_forward`` of an optimizer that still exists. It stays with its model: a
-    copied or saved model gets one that does nothing."""
+    """Tells the optimizer that its own model runs forward; in a copy of the model, nothing."""
 
-    def __init__(self, optimizer: DistributedOptimizer | None = None) -> None:
-        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+    def __init__(
+        self,
+        optimizer: DistributedOptimizer | None = None,
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
+        self._model = None if model is None else weakref.ref(model)
 
     def __call__(self, model: torch.nn.Module, inputs: Any) -> None:
+        if self._optimizer is None or self._model is None or self._model() is not model:
+            return
         optimizer = self._optimizer()
         if optimizer is not None:
-            optimizer._before_forward(model, inputs)
+            optimizer._before_forward()
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
+    def __deepcopy__(self, memo: Any) -> _ForwardHook:
+        return _ForwardHook()
+
+    def __reduce__(self) -> tuple[type[_ForwardHook], tuple[()]]:
         return _ForwardHook, ()
 
 

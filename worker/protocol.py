@@ -96,11 +96,18 @@ class Closed:
 
 
 @dataclass(frozen=True)
+class Garbled:
+    """Event: bytes from the server that are no message; ``why`` is the decoder's word."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Event: time has passed."""
 
 
-Event = Received | Say | Closed | Tick
+Event = Received | Say | Closed | Garbled | Tick
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,8 @@ class Link:
                 return self._tick(now)
             case Closed():
                 return self._closed()
+            case Garbled(why):
+                return self._garbled(why)
             case Say(message):
                 return self._say(message)
             case Received(message):
@@ -268,6 +277,12 @@ class Link:
                 f"for {self.waiting_for()}; its own output says why"
             )
         )
+
+    def _garbled(self, why: str) -> list[Action]:
+        if self.stage is Stage.ENDED:
+            return []
+        text = f"worker {self._rank} cannot read what the server at {self.address} sent: {why}"
+        return [Send(Error.clipped("wire", text, self._rank)), *self._fail(WireError(text))]
 
     def _fail(self, error: PsrvError) -> list[Action]:
         self.stage = Stage.ENDED

@@ -10,13 +10,20 @@ error's text if it did not, so that the other workers stop at once and say why.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 from typing import Any
 
 from psrv.codec.base import Bytes, Floats
 from psrv.config import connect_config_from_environment
-from psrv.errors import ConfigError, NonFiniteError, ProtocolError, PsrvError
+from psrv.errors import (
+    ConfigError,
+    NonFiniteError,
+    ProtocolError,
+    PsrvError,
+    WireError,
+)
 from psrv.job import Job
 from psrv.measure.records import Recorder, worker_file
 from psrv.messages import Bye, Error
@@ -116,6 +123,9 @@ class Session:
             return
         self._ended = True
         try:
+            unheard = None if self._reported else self.connection.unheard_failure()
+            if unheard is not None:
+                raise unheard
             failed = self._reported or self.connection.failure() is not None
             if self.trainer is not None and not failed:
                 self._leave(self.trainer)
@@ -164,7 +174,9 @@ class Session:
         self.recorder.offset(clock.offset_ns, clock.rtt_ns)
         self.recorder.end(self.rank, digest=detail["digest"], rounds=trainer.round)
         self.connection.send(Bye(self.rank, detail))
-        self.connection.receive()
+        farewell = self.connection.receive()[0]
+        if not isinstance(farewell, Bye):
+            raise WireError(f"expected a farewell, the server sent {type(farewell).__name__}")
 
     def _release(self) -> None:
         atexit.unregister(self._at_exit)
@@ -172,14 +184,19 @@ class Session:
         self.recorder.close()
 
     def _at_exit(self) -> None:
-        error = getattr(sys, "last_value", None)
+        """The script has ended: leave cleanly, or with the error that ended it."""
+        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
         if error is not None:
             self.abort(error)
             return
         try:
             self.close()
         except PsrvError as failure:
-            print(f"psrv: error: {failure}", file=sys.stderr, flush=True)
+            print(f"psrv: error: {failure}", file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # The interpreter ends with 0 whatever an exit handler raises, and the run failed.
+            os._exit(failure.exit_code)
 
     def _recorder(self) -> Recorder:
         out = self.config.out

@@ -60,7 +60,7 @@ class Trainer:
         self._serial = 0
         self._sent: dict[int, int] = {}
         self.replica.parameters[:] = parameters
-        self.connection.max_payload = max(4 * job.layout.dimension, CHUNK)
+        self.connection.max_payload = max(4 * job.layout.dimension, 4 * buffers.nbytes, CHUNK)
         self.connection.send(Join(self.rank, job.describe()))
         epoch = self.connection.receive()[0]
         assert isinstance(epoch, Epoch)

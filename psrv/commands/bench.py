@@ -1,4 +1,4 @@
-"""``bench``: how fast the parts are, beside what this machine allows."""
+"""``bench``: how fast the compressors are, beside what this machine allows."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def codec(sizes: str | None, check: bool, output: Path | None) -> None:
 
     from psrv.bench.codec import LARGE, SIZES, measure, misses, table
     from psrv.commands.rundir import machine, versions
+    from psrv.commands.show import console
     from psrv.measure.records import to_json
     from psrv.measure.summary import write_whole
 
@@ -37,7 +38,7 @@ def codec(sizes: str | None, check: bool, output: Path | None) -> None:
         for row in measure(chosen):
             rows.append(row)
             status.update(f"{row.dimension:,} coordinates: {row.compressor}")
-    Console().print(table(rows))
+    console().print(table(rows))
     if output is not None:
         content = {
             "machine": machine(),

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from psrv.errors import LostError, PsrvError, RefusedError
+from psrv.errors import LostError, PsrvError, RefusedError, printable
 
 TICK = 0.05
 """Seconds between two looks at the children."""
@@ -105,7 +105,7 @@ class Child:
         if not errors and self.code is not None and self.code < 0:
             return ""
         text = (errors or lines or [""])[-1].removeprefix("psrv: error: ")
-        text = text.removeprefix(f"{self.name}: ")
+        text = printable(text.removeprefix(f"{self.name}: "))
         return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."
 
     def blames(self, others: Sequence[Child]) -> bool:
@@ -222,7 +222,7 @@ class Crew:
             time.sleep(seconds)
         order = sum(child.code is not None for child in self.children)
         for child in self.children:
-            if child.code is None and (code := child.process.poll()) is not None:
+            if child.code is None and (code := _ending(child.process)) is not None:
                 child.code, child.order = code, order
 
     def drain(self, seconds: float = 1.0) -> None:
@@ -249,8 +249,9 @@ class Crew:
         while self.running() and time.monotonic() < limit and not hurry():
             self.look()
         self._signal(self.children, signal.SIGKILL)
-        for child in self.running():
-            child.code = child.process.wait()
+        for child in self.children:
+            code = child.process.wait()
+            child.code = code if child.code is None else child.code
         self.drain()
 
     def close(self) -> None:
@@ -267,9 +268,22 @@ class Crew:
     @staticmethod
     def _signal(children: Sequence[Child], number: signal.Signals) -> None:
         for child in children:
-            # The group outlives its leader, and its number is not given away before it is gone.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.process.pid, number)
+            # Once a child is reaped, its group may be gone and the number another's.
+            if child.process.returncode is None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.process.pid, number)
+
+
+def _ending(process: subprocess.Popen[bytes]) -> int | None:
+    """A process's code as ``Popen`` counts it, None while it runs. It is not reaped, so that
+    its number, and its group's, stays its own until ``Crew.end``."""
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return process.poll()  # SIGCHLD is ignored here, and the kernel has reaped it
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 class Stopped(PsrvError):

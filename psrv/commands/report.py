@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from psrv.errors import ConfigError
+from psrv.commands.show import console
+from psrv.errors import ConfigError, printable
 
 
 def report(paths: Sequence[Path], output: Path | None) -> None:
     """Print the runs side by side and write the page."""
-    from rich.console import Console
-
     from psrv.report import comparison_table, default_output, load_runs, write_report
 
     runs = load_runs(paths)
-    Console().print(comparison_table(runs))
+    console().print(comparison_table(runs))
     target = output or default_output(paths)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,8 @@ def finish(folder: Path, *, trace: bool) -> None:
         human_bytes(number("bytes_per_worker_round", f"payload_{way}")) for way in ("up", "down")
     )
     step = number("step_seconds", "mean")
-    title = f"{run.text('method')} on {run.text('task')}: {run.text('workers')} workers"
+    # A task's name is its workers' word.
+    title = printable(f"{run.text('method')} on {run.text('task')}: {run.text('workers')} workers")
     lines = [f"{title}, {run.text('rounds')} rounds in {human_seconds(number('wall_seconds'))}"]
     if final:
         lines.append(f"final  {final}")

@@ -1,10 +1,16 @@
-"""``methods``, ``tasks`` and ``warmup``."""
+"""``methods``, ``tasks`` and ``warmup``, and the console that tables go to."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 120
 
 
 def methods() -> None:
@@ -42,8 +48,15 @@ def warmup() -> None:
     print(f"the kernels of {count} methods are compiled ({time.monotonic() - start:.1f} s)")
 
 
-def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def console() -> Console:
+    """stdout for tables. A file or a pipe has no width of its own; rich would take a narrow
+    terminal's."""
     from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -52,6 +65,4 @@ def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(title, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(Text, row))
-    # A file or a pipe has no width of its own; rich would take a narrow terminal's.
-    width = None if sys.stdout.isatty() else 120
-    Console(width=width).print(table)
+    console().print(table)

@@ -52,6 +52,10 @@ def quantile(values: Sequence[float], q: float) -> float:
     return values[low] + (values[high] - values[low]) * (position - low)
 
 
+MAX_HISTORY = 1000
+"""Evaluations that a worker's totals hold; thinned evenly beyond that."""
+
+
 class WorkerTotals:
     """What one worker did, added up. Eight bytes of memory a round, and the history."""
 
@@ -59,6 +63,9 @@ class WorkerTotals:
         self.rank = rank
         self.rounds = 0
         self.history: list[dict[str, Any]] = []
+        self._last: dict[str, Any] | None = None
+        self._evaluations = 0
+        self._every = 1
         self._steps = array("d")
         self._total_ns = 0
         self._part_ns = dict.fromkeys(PARTS, 0)
@@ -86,8 +93,18 @@ class WorkerTotals:
             self._straggler_counts[step.straggler_rank] = count + 1
 
     def add_evaluation(self, record: Mapping[str, Any]) -> None:
-        """One evaluation record (fields of an "eval" line); rank 0 keeps them."""
-        self.history.append(dict(record))
+        """One evaluation record (fields of an "eval" line).
+
+        The history travels in the Bye message, so it is thinned to every second, fourth, ...
+        record beyond ``MAX_HISTORY``; the JSON lines keep them all.
+        """
+        self._last = dict(record)
+        self._evaluations += 1
+        if (self._evaluations - 1) % self._every == 0:
+            self.history.append(self._last)
+        if len(self.history) > MAX_HISTORY:
+            self.history = self.history[::2]
+            self._every *= 2
 
     def payload(self) -> tuple[int, int]:
         """Payload bytes (up, down) so far."""
@@ -111,8 +128,11 @@ class WorkerTotals:
         """
         rounds = max(self.rounds, 1)
         steps = sorted(self._steps)
-        if final is None and self.history:
-            final = self.history[-1]
+        if final is None:
+            final = self._last
+        history = self.history if self.rank == 0 else []
+        if history and self._last is not history[-1]:
+            history = [*history, self._last]
         return {
             "rank": self.rank,
             "rounds": self.rounds,
@@ -132,7 +152,7 @@ class WorkerTotals:
             "straggler_counts": {str(r): n for r, n in sorted(self._straggler_counts.items())},
             "straggler_seconds": {str(r): n * 1e-9 for r, n in sorted(self._straggler_ns.items())},
             "digest": digest,
-            "history": self.history,
+            "history": history,
             "final": {key: final.get(key) for key in _FINAL_KEYS} if final is not None else None,
             "offset_ns": offset_ns,
             "rtt_ns": rtt_ns,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+import threading
 from dataclasses import dataclass, fields
 
 # 8 one-byte fields, 24 u32 up to total_retrans, 4 u64 up to bytes_received, 6 u32 up to
@@ -103,33 +104,38 @@ class TcpMeter:
     A socket that reconnects gets a new descriptor whose counters start at zero;
     feed ``attach`` and ``detach`` from the socket monitor's events. What a
     connection counted between the last ``read`` and its end is lost with it.
+    Safe to call from several threads.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, TcpCounters] = {}
         self._closed = TcpCounters()
         self._known = False
+        self._lock = threading.RLock()
 
     def attach(self, descriptor: int) -> None:
         """A connection opened. A number that is already attached was closed unseen."""
-        self.detach(descriptor)
-        self._open[descriptor] = TcpCounters()
+        with self._lock:
+            self.detach(descriptor)
+            self._open[descriptor] = TcpCounters()
 
     def detach(self, descriptor: int) -> None:
         """A connection closed; it is not read any more. Unknown numbers are ignored."""
-        self._closed = self._closed + self._open.pop(descriptor, TcpCounters())
+        with self._lock:
+            self._closed = self._closed + self._open.pop(descriptor, TcpCounters())
 
     def read(self) -> TcpCounters | None:
         """Sums so far, or None while no connection could ever be read."""
-        for descriptor, before in self._open.items():
-            counters = read_tcp_info(descriptor)
-            if counters is None:
-                continue
-            self._known = True
-            if counters.bytes_sent < before.bytes_sent:
-                # Counters never fall: another connection took the number unannounced.
-                self._closed = self._closed + before
-            self._open[descriptor] = counters
-        if not self._known:
-            return None
-        return sum(self._open.values(), start=self._closed)
+        with self._lock:
+            for descriptor, before in self._open.items():
+                counters = read_tcp_info(descriptor)
+                if counters is None:
+                    continue
+                self._known = True
+                if counters.bytes_sent < before.bytes_sent:
+                    # Counters never fall: another connection took the number unannounced.
+                    self._closed = self._closed + before
+                self._open[descriptor] = counters
+            if not self._known:
+                return None
+            return sum(self._open.values(), start=self._closed)

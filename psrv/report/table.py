@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+_LEAST_NEEDED = ("compressor", "step ms", "wall", "rounds", "workers", "gradient norm", "task")
+"""Columns that a narrow console does without, the first of them first."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -75,8 +78,9 @@ def comparison_table(runs: Sequence[Run]) -> ComparisonTable:
 
 
 class ComparisonTable:
-    """A rich renderable. On a console that is too narrow for all columns, those
-    that are the same in every run become the table's title."""
+    """A rich renderable. On a console that is too narrow for all columns, those that are
+    the same in every run become the table's title; then some are left out, and said to be.
+    Only where even the rest is too wide do names break."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = runs
@@ -87,15 +91,23 @@ class ComparisonTable:
         columns = comparison_columns(self._runs)
         shared = [column for column in columns if self._is_shared(column)]
         rest = [column for column in columns if column not in shared]
+        layouts = [(columns, True), (rest, True), (rest, False)]
+        for name in _LEAST_NEEDED:
+            layouts.append(([c for c in layouts[-1][0] if c.title != name], False))
         unbounded = options.update(width=1000)
-        for chosen, spaced in ((columns, True), (rest, True), (rest, False)):
+        for chosen, spaced in layouts:
             table = self._table(chosen, spaced)
             if console.measure(table, options=unbounded).maximum <= options.max_width:
                 break
-        if shared and chosen is rest:
+        else:
+            table.columns[0].no_wrap = False
+        if shared and chosen is not columns:
             title = ", ".join(f"{column.title} {column.cell(self._runs[0])}" for column in shared)
             yield Text(title, style="bold")
         yield table
+        shown = columns if chosen is columns else [*shared, *chosen]
+        if left_out := [column.title for column in columns if column not in shown]:
+            yield Text(f"too narrow for {', '.join(left_out)}", style="dim")
         yield Text(comparison_note(self._runs), style="dim")
 
     def _is_shared(self, column: Column) -> bool:
@@ -119,7 +131,7 @@ class ComparisonTable:
                 # As Text, here and below, a name with brackets in it is not taken for markup.
                 Text("\n".join(column.title.rsplit(" ", 1)).replace("/", "/\n")),
                 justify="right" if column.numeric else "left",
-                no_wrap=column.numeric,
+                no_wrap=True,
                 overflow="fold",
                 vertical="bottom",
             )

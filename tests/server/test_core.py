@@ -30,6 +30,7 @@ from virtual_run import (
     hello,
     make_job,
     make_terms,
+    report,
     running_core,
     sends,
     stop,
@@ -58,7 +59,9 @@ def push_round(core: ServerCore, pushes, now=0, ranks=None):
 
 def snapshot(core: ServerCore):
     """All that a message may change, but for what counts, tells and limits complaints."""
-    kept = {k: v for k, v in vars(core).items() if k not in ("invalid", "_warned", "terms")}
+    kept = {
+        k: v for k, v in vars(core).items() if k not in ("invalid", "_warned", "_greeted", "terms")
+    }
     told = ("turned_away", "last_refusal")
     membership = {k: v for k, v in vars(kept.pop("membership")).items() if k not in told}
     kept["aggregator"] = kept["aggregator"] and {
@@ -81,7 +84,7 @@ def from_stranger() -> list[object]:
         State(0, 0, 0, 0, SIZE, bytes(SIZE)),
         Collect(0, 1, 1, vector(1.0)),
         Heartbeat(1, 0, 0),
-        Bye(1, {}),
+        Bye(1, report(1)),
         Error("lost", "all is lost", 1),
         Epoch(0, 0, [0, 1]),
         Result(0, 0, 0, b"", 0, 0, 0, 0, 0),
@@ -144,7 +147,7 @@ def test_bytes_that_are_no_message_are_told_back_and_change_nothing(peer):
         Collect(0, 1, 0, vector(1.0)),
         State(0, 0, 0, 0, SIZE, bytes(SIZE)),
         Heartbeat(0, 0, 0),
-        Bye(0, {}),
+        Bye(0, report(0)),
         Join(0, JOB.describe()),
     ],
     ids=lambda m: type(m).__name__,
@@ -275,7 +278,7 @@ def test_worker_that_needs_more_rounds_than_one_that_left():
     source = Pushes(JOB, 2)
     for t in range(2):
         push_round(core, source.round(t))
-    assert core.handle(Heard("p0", Bye(0, {})), 0) == []
+    assert core.handle(Heard("p0", Bye(0, report(0))), 0) == []
     actions = push_round(core, source.round(2)[:1], ranks=[1])
     assert stop(actions).code == "uneven"
     text = "worker 0 finished after 2 rounds, others went on; every worker needs the same number"
@@ -288,7 +291,7 @@ def test_worker_that_leaves_while_others_wait_for_it():
     source = Pushes(JOB, 3)
     push_round(core, source.round(0))
     push_round(core, source.round(1), ranks=[0, 2])
-    actions = core.handle(Heard("p1", Bye(1, {})), 0)
+    actions = core.handle(Heard("p1", Bye(1, report(1))), 0)
     assert stop(actions).code == "uneven"
     assert "worker 1 finished after 1 rounds" in stop(actions).text
 
@@ -296,7 +299,7 @@ def test_worker_that_leaves_while_others_wait_for_it():
 def test_average_that_a_worker_left_before():
     core = running_core(JOB, 2)
     push_round(core, Pushes(JOB, 2).round(0))
-    core.handle(Heard("p1", Bye(1, {})), 0)
+    core.handle(Heard("p1", Bye(1, report(1))), 0)
     actions = core.handle(Heard("p0", Collect(0, 1, 0, vector(1.0))), 0)
     assert stop(actions).code == "uneven"
     assert "worker 1 finished after 1 rounds" in stop(actions).text
@@ -358,10 +361,10 @@ def test_lost_worker_is_named_with_the_round_it_was_lost_in():
 def test_clean_end():
     core = running_core(JOB, 2)
     push_round(core, Pushes(JOB, 2).round(0))
-    assert core.handle(Heard("p0", Bye(0, {"a": 1})), 0) == []
-    actions = core.handle(Heard("p1", Bye(1, {"b": 2})), 0)
+    assert core.handle(Heard("p0", Bye(0, report(0))), 0) == []
+    actions = core.handle(Heard("p1", Bye(1, report(1))), 0)
     assert stop(actions).code == ""
-    assert core.membership.summaries() == [{"a": 1}, {"b": 2}]
+    assert core.membership.summaries() == [report(0), report(1)]
     assert core.handle(Tick(), 10**6 * SECOND) == []
 
 
@@ -370,8 +373,8 @@ def test_push_after_the_last_round_of_another_worker_is_not_a_round():
     core = running_core(JOB, 2)
     pushes = Pushes(JOB, 2).round(0)
     push_round(core, pushes)
-    core.handle(Heard("p0", Bye(0, {})), 0)
+    core.handle(Heard("p0", Bye(0, report(0))), 0)
     actions = core.handle(Heard("p0", pushes[0][0]), 0)
     assert [type(m) for _, m in sends(actions)] == [Result]
     assert isinstance(pushes[0][0], Push)
-    assert stop(core.handle(Heard("p1", Bye(1, {})), 0)).code == ""
+    assert stop(core.handle(Heard("p1", Bye(1, report(1))), 0)).code == ""

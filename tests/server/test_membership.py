@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from psrv.layout import Tensor
 from psrv.messages import Bye, Epoch, Error, Heartbeat, Join, Welcome
 from psrv.server.membership import Begin, Gone, Heard, Membership, Note, Stage, Stop, Tick
-from virtual_run import SECOND, TENSORS, hello, make_job, make_terms, sends, stop
+from virtual_run import SECOND, TENSORS, hello, make_job, make_terms, report, sends, stop
 
 JOB = make_job()
 
@@ -128,7 +128,7 @@ OTHER_MODEL = (*TENSORS[:-1], Tensor("fc", (4, 11), 0))
         (make_job(check_every=9), "check_every is 9, the run has 2"),
         (replace(JOB, decays=(0.0, 0.1)), "decays is [0.0, 0.1], the run has [0.0, 0.0]"),
         (replace(JOB, task="digits"), "task is 'digits', the run has 'made-up'"),
-        (replace(JOB, options=(("lr", 0.1),)), "options lr is 0.1, the run has None"),
+        (replace(JOB, options=(("lr", 0.1),)), "options lr is 0.1, the run has not given"),
         (make_job(tensors=OTHER_MODEL), "parameter 2 is 'fc' (4, 11), the run has 'fc' (4, 10)"),
         (make_job(tensors=TENSORS[:2]), "the model has 2 parameters, the run has 3"),
         (
@@ -196,7 +196,7 @@ def test_member_that_leaves_before_the_run_frees_its_rank():
     membership = gathered(2, joined=1)
     for event in (
         Gone("p0"),
-        Heard("p0", Bye(0, {})),
+        Heard("p0", Bye(0, report(0))),
         Heard("p0", Error("failed", "no data", 0)),
     ):
         (note,) = membership.handle(event, 0)
@@ -210,23 +210,23 @@ def test_member_that_leaves_before_the_run_frees_its_rank():
 
 def test_last_bye_ends_the_run_cleanly():
     membership = running(2)
-    assert membership.handle(Heard("p1", Bye(1, {"rounds": 1})), 0) == []
+    assert membership.handle(Heard("p1", Bye(1, report(1))), 0) == []
     assert membership.stage is Stage.RUNNING
-    assert membership.handle(Heard("p1", Bye(1, {"rounds": 1})), 0) == []
-    actions = membership.handle(Heard("p0", Bye(0, {"rounds": 0})), 0)
+    assert membership.handle(Heard("p1", Bye(1, report(1))), 0) == []
+    actions = membership.handle(Heard("p0", Bye(0, report(0))), 0)
     assert sends(actions) == [("p0", Bye(-1, {})), ("p1", Bye(-1, {}))]
     assert stop(actions) == Stop()
     assert membership.stage is Stage.ENDED
-    assert membership.summaries() == [{"rounds": 0}, {"rounds": 1}]
+    assert membership.summaries() == [report(0), report(1)]
 
 
 def test_worker_that_reported_may_disconnect_or_fall_silent():
     membership = running(2)
-    membership.handle(Heard("p1", Bye(1, {})), 0)
+    membership.handle(Heard("p1", Bye(1, report(1))), 0)
     assert membership.handle(Gone("p1"), 0) == []
     membership.seen("p0", 100 * SECOND)
     assert membership.handle(Tick(), 100 * SECOND) == []
-    assert stop(membership.handle(Heard("p0", Bye(0, {})), 0)) == Stop()
+    assert stop(membership.handle(Heard("p0", Bye(0, report(0))), 0)) == Stop()
 
 
 def test_connection_lost_in_the_run_ends_it_and_names_the_worker():
@@ -322,7 +322,7 @@ def test_deadline_counts_from_the_first_event():
 
 @pytest.mark.parametrize(
     "message",
-    [Join(0, JOB.describe()), Bye(0, {}), Error("failed", "me too", 0), Heartbeat(0, 0, 0)],
+    [Join(0, JOB.describe()), Bye(0, report(0)), Error("failed", "me too", 0), Heartbeat(0, 0, 0)],
     ids=lambda m: type(m).__name__,
 )
 def test_strangers_are_told_to_say_hello(message):
@@ -338,7 +338,7 @@ def test_nothing_follows_the_end():
     membership = running(2)
     membership.end("lost", "why")
     assert membership.end("lost", "again") == []
-    assert membership.handle(Heard("p0", Bye(0, {})), 0) == []
+    assert membership.handle(Heard("p0", Bye(0, report(0))), 0) == []
     assert membership.handle(Heard("p0", Error("x", "y", 0)), 0) == []
     assert membership.handle(Heard("p0", Join(0, JOB.describe())), 0) == []
     assert error_to(membership.handle(Heard("late", hello()), 0), "late").code == "full"
@@ -346,8 +346,9 @@ def test_nothing_follows_the_end():
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -372,3 +373,17 @@ def test_no_description_of_a_job_breaks_the_server(data):
     if membership.member("p1") is None:
         assert error_to(actions, "p1").code == "job"
     assert all(isinstance(a, Begin | Note) or a.message for a in actions)
+
+
+def test_replicas_that_differ_at_the_end_fail_the_run_for_everyone():
+    membership = running(2)
+    membership.handle(Heard("p0", Bye(0, report(0, "ab" * 32))), 0)
+    actions = membership.handle(Heard("p1", Bye(1, report(1, "cd" * 32))), 0)
+    assert stop(actions).code == "diverged"
+    assert [(peer, type(m)) for peer, m in sends(actions)] == [("p0", Error), ("p1", Error)]
+
+
+def test_report_that_is_none_fails_the_run_and_names_the_worker():
+    actions = running(2).handle(Heard("p1", Bye(1, {"rank": 1})), 0)
+    assert stop(actions).code == "protocol"
+    assert "worker 1 left with a report that is none" in stop(actions).text
