@@ -69,6 +69,12 @@ def alive(pid: int) -> bool:
             "lr is 0",
         ),
         ("print('one'); print('two'); raise SystemExit(1)", "failed with exit code 1", 1, "two"),
+        (
+            "raise SystemExit('\\x1b[31mEVIL\\x1b]0;title\\x07')",
+            "failed with exit code 1",
+            1,
+            r"\x1b[31mEVIL\x1b]0;title\x07",
+        ),
     ],
 )
 def test_ending_is_told_with_the_last_error_line(crew, tmp_path, code, ending, exit_code, said):
@@ -144,6 +150,38 @@ def test_child_that_refuses_to_end_is_killed_with_what_it_started(crew, tmp_path
     crew.end(patience=0.2)
     assert child.code == -signal.SIGKILL
     until(crew, lambda: not alive(grandchild))
+
+
+def test_what_an_ended_child_left_running_is_ended_too(crew, tmp_path):
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+    )
+    child = start(crew, tmp_path, code)
+    finish(crew)
+    grandchild = int(child.log.read_text())
+    assert alive(grandchild)
+    crew.end()
+    assert child.code == 0
+    until(crew, lambda: not alive(grandchild))
+
+
+def test_only_groups_that_are_surely_ours_are_signalled(crew, tmp_path, monkeypatch):
+    sent = []
+
+    def killpg(group: int, number: int) -> None:
+        # Raises if the child has been reaped: the number may be another's by now.
+        os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        sent.append(group)
+
+    child = start(crew, tmp_path, "")
+    finish(crew)
+    monkeypatch.setattr(os, "killpg", killpg)
+    crew.end()
+    crew.end()
+    assert sent == [child.process.pid]
+    assert child.process.returncode == 0
 
 
 def test_hurry_cuts_patience_short(crew, tmp_path):

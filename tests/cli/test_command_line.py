@@ -35,6 +35,20 @@ def test_every_command_has_help(command, capsys):
     assert f"psrv {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), ["bench", "codec"]])
+def test_help_shows_no_type_where_a_flag_takes_no_value(words, capsys):
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert [kind for kind in ("bool", "list[", "[[", "......") if kind in text] == []
+
+
+def test_help_of_bench_says_what_there_is(capsys):
+    main(["bench", "--help"])
+    text = capsys.readouterr().out
+    assert "compressors" in text
+    assert "everything" not in text
+
+
 def test_test_aids_are_not_shown(capsys):
     main(["server", "--help"])
     assert "slow-ms" not in capsys.readouterr().out
@@ -105,6 +119,20 @@ def test_bad_command_line_is_one_line_and_exit_code_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["lanuch"], "psrv"),
+        (["launch", "--metod", "sgd"], "psrv launch"),
+        (["bench", "rounds"], "psrv bench"),
+        (["bench", "codec", "--chek"], "psrv bench codec"),
+    ],
+)
+def test_wrong_option_is_sent_to_the_help_of_its_command(arguments, command, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith(f"; see '{command} --help'\n")
+
+
 def test_words_after_the_command_are_its_own(monkeypatch):
     seen = {}
     monkeypatch.setattr(
@@ -126,6 +154,16 @@ def test_error_of_psrv_ends_with_its_code(monkeypatch, capsys):
     monkeypatch.setattr("psrv.commands.show.tasks", fail)
     assert main(["tasks"]) == 8
     assert capsys.readouterr().err == "psrv: error: worker 3 is gone\n"
+
+
+def test_error_with_control_characters_is_printed_escaped(monkeypatch, capsys):
+    def fail() -> None:
+        raise psrv.RefusedError("zu spät: \x1b[31mEVIL\x1b]0;title\x07\nline2\u202e")
+
+    monkeypatch.setattr("psrv.commands.show.tasks", fail)
+    assert main(["tasks"]) == 7
+    line = r"psrv: error: zu spät: \x1b[31mEVIL\x1b]0;title\x07 line2\u202e"
+    assert capsys.readouterr().err == line + "\n"
 
 
 def test_unexpected_error_keeps_its_traceback(monkeypatch):

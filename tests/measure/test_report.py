@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from psrv.cli import main
 from psrv.errors import DataError
 from psrv.measure.meter import PARTS
 from psrv.report import comparison_table, default_output, load_runs, render_page, write_report
@@ -220,6 +221,52 @@ def test_the_table_fits_the_terminal_and_loses_no_figure(demo: Path, width: int)
     assert "mnist" in text
     assert "workers" in text
     assert ("task mnist, workers 4, rounds 20" in text) == (width < 120)
+
+
+def made_twice(run_maker: Callable[..., Path], **options: object) -> list[Path]:
+    return [run_maker(f"{name}/{m}", m, **options) for name in "ab" for m in METHODS] + [
+        run_maker("b/again", "cd-adam", task="quadratic:d=1000,noise=0.1")
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_a_narrow_table_breaks_no_word_and_says_what_it_leaves_out(
+    run_maker: Callable[..., Path], width: int
+) -> None:
+    runs = load_runs(made_twice(run_maker))
+    text = shown(runs, width)
+    assert max(map(len, text.splitlines())) <= width
+    for run in runs:
+        row = next(line for line in text.splitlines() if line.startswith(run.label + " "))
+        assert ("150 kB" if run.text("compressor") != "dense" else "4.80 MB") in row
+    left_out = re.search("too narrow for (.*)", text)
+    for title in ("compressor", "wall", "task"):
+        missing = left_out is not None and title in left_out[1]
+        assert missing or title in text.partition("too narrow")[0]
+
+
+def test_names_wider_than_the_console_break_and_numbers_do_not(
+    run_maker: Callable[..., Path],
+) -> None:
+    text = shown(load_runs([run_maker(f"{c}/{'long ' * 20}{c}") for c in "ab"]), 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("150 kB") == 4
+
+
+def test_a_piped_report_is_wide_whatever_the_terminal(
+    run_maker: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    paths = made_twice(run_maker)
+    assert main(["report", *map(str, paths)]) == 0
+    text = capsys.readouterr().out
+    assert "too narrow" not in text
+    for run in load_runs(paths):
+        row = next(line for line in text.splitlines() if line.startswith(run.label + " "))
+        assert f" {run.text('compressor')} " in row
+        assert f" {run.text('task')} " in row
 
 
 def test_payloads_are_compared_with_the_first_run_in_full_precision(

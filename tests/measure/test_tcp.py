@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -146,3 +147,23 @@ def test_a_number_taken_over_by_another_connection_is_noticed(
     meter = TcpMeter()
     meter.attach(5)
     assert [meter.read().bytes_sent for _ in range(3)] == [100, 130, 130]
+
+
+def test_connections_may_come_and_go_while_another_thread_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meter = TcpMeter()
+    threads: list[threading.Thread] = []
+
+    def read(descriptor: int) -> TcpCounters:
+        if not threads:
+            threads.append(threading.Thread(target=meter.attach, args=(6,)))
+            threads[0].start()
+            threads[0].join(0.2)
+        return TcpCounters(bytes_sent=descriptor)
+
+    monkeypatch.setattr("psrv.measure.tcp.read_tcp_info", read)
+    meter.attach(5)
+    assert meter.read().bytes_sent == 5
+    threads[0].join()
+    assert meter.read().bytes_sent == 11

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,25 @@ def test_script_that_ends_too_soon_is_named(launch):
     assert text in error_in(output)
     assert text in logs["worker-0"]
     assert text in logs["server-0"]
+
+
+def test_script_that_ended_well_in_a_run_that_failed_has_an_exit_code(tmp_path):
+    """Also without a launcher: the server's and the other's codes say so too."""
+    end = '\nif rank == 1: raise OSError("the disk is full")\n'
+    file = tmp_path / "train.py"
+    file.write_text(SCRIPT.replace("FAULT", "pass") + end)
+    with crew(tmp_path) as processes:
+        server, address = processes.server(2)
+        first, second = (
+            processes.spawn(sys.executable, file, PSRV_SERVER=address, PSRV_RANK=str(rank))
+            for rank in (0, 1)
+        )
+        assert second.code() == 1
+        assert first.code() == 7, first.output()
+        assert server.code() == 7
+    assert "digest" in first.output()
+    assert first.error() == "server: worker 1 stopped: OSError: the disk is full"
+    assert "worker 1 stopped: OSError: the disk is full" in server.error()
 
 
 @pytest.mark.torch

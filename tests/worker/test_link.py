@@ -32,6 +32,7 @@ from psrv.worker.protocol import (
     Closed,
     Deliver,
     Fail,
+    Garbled,
     Link,
     Received,
     Say,
@@ -227,6 +228,17 @@ def test_any_message_is_a_sign_of_life():
     link.handle(Received(REPLY), 29 * SECOND)
     assert not any(isinstance(a, Fail) for a in link.handle(Tick(), 58 * SECOND))
     assert isinstance(failure(link.handle(Tick(), 60 * SECOND)), LostError)
+
+
+@pytest.mark.parametrize("stage", [s for s in Stage if s is not Stage.ENDED])
+def test_bytes_that_are_no_message_end_the_worker_and_are_told_back(stage):
+    link = link_in(stage)
+    send, fail = link.handle(Garbled("header of 7 elements"), 0)
+    assert isinstance(fail.error, WireError)
+    assert "cannot read what the server at tcp://there:1 sent: header of 7 el" in str(fail.error)
+    assert send == Send(Error("wire", str(fail.error), link._rank))
+    assert link.stage is Stage.ENDED
+    assert link.handle(Garbled("more"), 1) == []
 
 
 def test_connection_may_break_before_the_welcome_and_after_the_end():

@@ -255,6 +255,35 @@ def test_error_in_one_script_stops_the_other_with_its_text():
         assert "no more data in shard 7" in str(server.thread.wait())
 
 
+def test_worker_that_has_finished_hears_of_another_that_failed():
+    finished = {}
+
+    def first(server):
+        session = server.connect(0)
+        trainer = begin(session, JOB)
+        for t in range(3):
+            step(trainer, made_up_gradient(0, D, t))
+        session.close()
+
+    def second(server):
+        with server.connect(1) as session:
+            trainer = begin(session, JOB)
+            for t in range(3):
+                step(trainer, made_up_gradient(1, D, t))
+            finished[0] = wait_until(
+                lambda: server.core.membership.members[0].summary, "the other's report"
+            )
+            raise OSError("the disk is full")
+
+    with serving(2) as server:
+        waiting, failing = Started(first, server), Started(second, server)
+        assert isinstance(failing.wait(), OSError)
+        error = waiting.wait()
+        assert isinstance(error, RefusedError)
+        assert str(error) == "server: worker 1 stopped: OSError: the disk is full"
+        assert finished[0]["rounds"] == 3
+
+
 def test_round_that_waits_too_long():
     stay = {}
 
