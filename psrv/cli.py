@@ -152,7 +152,7 @@ app.add_typer(_bench, name="bench")
 
 @_bench.callback(invoke_without_command=True)
 def _bench_all(context: typer.Context) -> None:
-    """Measure the compressors beside what this machine allows; without a name, as codec."""
+    """Measure the compressors beside what this machine allows; so far that is 'codec'."""
     if context.invoked_subcommand is None:
         codec()
 

@@ -108,9 +108,7 @@ Workers = Annotated[
     Count,
     Option("Worker processes in the run.", _COUNT, short="-n"),
 ]
-Out = Annotated[
-    Path | None, Option("Folder for the run's files.", "a folder", panel="Measurement")
-]
+Out = Annotated[Path | None, Option("Folder for the run's files.", "a folder", panel="Measurement")]
 Trace = Annotated[
     bool, Option("Record spans for trace.json (Perfetto).", _YES_NO, panel="Measurement")
 ]
@@ -159,9 +157,9 @@ class JobConfig(Settings):
         Field(ge=1, le=1),
         Option("Server processes.", "1: this version runs one server process", hidden=True),
     ] = 1
-    rounds: Annotated[
-        Count | None, Option("Rounds to train; the task has a default.", _COUNT)
-    ] = None
+    rounds: Annotated[Count | None, Option("Rounds to train; the task has a default.", _COUNT)] = (
+        None
+    )
     lr: Annotated[
         NotNegative | None,
         Option("Step size; the task has a default for each method.", "a number, at least 0"),
@@ -244,9 +242,9 @@ class JobConfig(Settings):
     ] = "abort"
     trace: Trace = False
     out: Out = None
-    data: Annotated[
-        Path | None, Option("Where the task's data files are.", "a file or folder")
-    ] = None
+    data: Annotated[Path | None, Option("Where the task's data files are.", "a file or folder")] = (
+        None
+    )
 
     def method_options(self) -> dict[str, Any]:
         """The options of ``psrv.methods.resolve`` that have a value."""

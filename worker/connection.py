@@ -215,6 +215,7 @@ class Connection:
                 self._tcp.attach(descriptor)
             else:
                 self._tcp.detach(descriptor)
+                self._drain_dealer()  # the server's last words, such as why it closed
                 self._step(Closed())
 
     def _step(self, event: Event) -> None:

@@ -23,6 +23,7 @@ from psrv.errors import (
     ProtocolError,
     PsrvError,
     WireError,
+    printable,
 )
 from psrv.job import Job
 from psrv.measure.records import Recorder, worker_file
@@ -192,7 +193,7 @@ class Session:
         try:
             self.close()
         except PsrvError as failure:
-            print(f"psrv: error: {failure}", file=sys.stderr)
+            print(f"psrv: error: {printable(str(failure))}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
             # The interpreter ends with 0 whatever an exit handler raises, and the run failed.

@@ -131,7 +131,7 @@ class WorkerTotals:
         if final is None:
             final = self._last
         history = self.history if self.rank == 0 else []
-        if history and self._last is not history[-1]:
+        if self._last is not None and history and self._last is not history[-1]:
             history = [*history, self._last]
         return {
             "rank": self.rank,

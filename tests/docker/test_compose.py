@@ -57,9 +57,7 @@ class Project:
         for name in CONTEXT:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(
-                    source, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-                )
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif source.exists():
                 shutil.copy2(source, folder / name)
         self.runs = folder / "runs" / "compose"
@@ -85,9 +83,7 @@ class Project:
         mine = f"label=com.docker.compose.project={self.name}"
         ids = subprocess.check_output(["docker", "ps", "-aq", "--filter", mine], text=True).split()
         states = json.loads(subprocess.check_output(["docker", "inspect", *ids]))
-        return [
-            -1 if state["State"]["Running"] else state["State"]["ExitCode"] for state in states
-        ]
+        return [-1 if state["State"]["Running"] else state["State"]["ExitCode"] for state in states]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from psrv.cli import main
+from psrv.commands.report import finish
 from psrv.errors import DataError
 from psrv.measure.meter import PARTS
 from psrv.report import comparison_table, default_output, load_runs, render_page, write_report
@@ -229,7 +230,7 @@ def made_twice(run_maker: Callable[..., Path], **options: object) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 120])
+@pytest.mark.parametrize("width", [80, 100, 120])
 def test_a_narrow_table_breaks_no_word_and_says_what_it_leaves_out(
     run_maker: Callable[..., Path], width: int
 ) -> None:
@@ -259,14 +260,25 @@ def test_a_piped_report_is_wide_whatever_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    paths = made_twice(run_maker)
-    assert main(["report", *map(str, paths)]) == 0
+    paths = [run_maker("a/run"), run_maker("b/other"), run_maker("c", "signum", task="digits")]
+    assert main(["report", *map(str, paths), "--out", str(paths[0] / "page.html")]) == 0
     text = capsys.readouterr().out
     assert "too narrow" not in text
     for run in load_runs(paths):
         row = next(line for line in text.splitlines() if line.startswith(run.label + " "))
         assert f" {run.text('compressor')} " in row
         assert f" {run.text('task')} " in row
+
+
+def test_a_task_named_by_a_peer_reaches_the_terminal_escaped(
+    run_maker: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_maker("a", task="\x1b[31mEVIL\x1b]0;title\x07\nline2")
+    finish(folder, trace=False)
+    assert main(["report", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert r"cd-adam on \x1b[31mEVIL\x1b]0;title\x07\nline2: 4 workers" in text
+    assert not {"\x1b", "\x07"} & set(text)
 
 
 def test_payloads_are_compared_with_the_first_run_in_full_precision(
