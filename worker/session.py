@@ -172,6 +172,10 @@ class Session:
             offset_ns=clock.offset_ns,
             rtt_ns=clock.rtt_ns,
         )
+        counters = self.connection.tcp()
+        if counters is not None:
+            names = ("bytes_retrans", "segs_out", "segs_in", "rtt_us")
+            detail["tcp"] = {name: getattr(counters, name) for name in names}
         self.recorder.offset(clock.offset_ns, clock.rtt_ns)
         self.recorder.end(self.rank, digest=detail["digest"], rounds=trainer.round)
         self.connection.send(Bye(self.rank, detail))

@@ -105,10 +105,17 @@ def test_sign_methods_move_31_times_less_on_mnist(tmp_path):
         assert full / small >= 31
 
 
-@pytest.mark.parametrize("method", ["sgd", "cd-adam"])
-def test_kernel_counts_the_messages_and_little_more(runs, method):
-    """Within 1% for buckets over 64 KiB: 4 MiB of float32, or 128 KiB of signs."""
-    summary = runs.launched(method, "synthetic:4M", rounds=6)
+@pytest.mark.parametrize(("method", "rounds"), [("sgd", 6), ("cd-adam", 40)])
+def test_kernel_counts_the_messages_and_little_more(runs, method, rounds):
+    """Within 1% for buckets over 64 KiB: 4 MiB of float32, or 128 KiB of signs.
+
+    On a busy machine TCP sends a burst of 50 kB again now and then, even on loopback, and the
+    kernel counts it: hence enough rounds for it to be little.
+    """
+    summary = runs.launched(method, "synthetic:4M", rounds=rounds)
+    for worker in summary["workers_detail"]:
+        assert worker["tcp"]["segs_out"] > 0
+        assert worker["tcp"]["bytes_retrans"] >= 0
     counted = summary["bytes_per_worker_round"]
     for way in ("up", "down"):
         message, tcp = counted[f"message_{way}"], counted[f"tcp_{way}"]
