@@ -1,7 +1,7 @@
 """Sixteen float32 at a time: the vector operations that the kernels are made of.
 
-Numba vectorises plain loops, but not the building of bytes from comparisons (a factor
-of 2 to 5), and it may not reorder a float32 sum. These intrinsics emit LLVM vectors of
+Numba vectorises plain loops, but not the building of bytes from comparisons, and
+it may not reorder a float32 sum. These intrinsics emit LLVM vectors of
 16 lanes; LLVM lowers them to AVX-512, AVX2, SSE or NEON, with the same result on each:
 no operation carries a fast-math flag, so nothing is reordered or fused.
 

@@ -275,7 +275,10 @@ class Membership:
         if self.stage is not Stage.RUNNING:
             return self._gone(Gone(member.peer, "process left"))
         try:
-            member.summary = check_detail(bye.summary)
+            detail = check_detail(bye.summary)
+            if detail["rank"] != member.rank:
+                raise WireError(f"it is that of worker {detail['rank']}")
+            member.summary = detail
         except WireError as error:
             text = f"worker {member.rank} left with a report that is none: {error}"
             return self.end("protocol", text)

@@ -383,7 +383,8 @@ def test_replicas_that_differ_at_the_end_fail_the_run_for_everyone():
     assert [(peer, type(m)) for peer, m in sends(actions)] == [("p0", Error), ("p1", Error)]
 
 
-def test_report_that_is_none_fails_the_run_and_names_the_worker():
-    actions = running(2).handle(Heard("p1", Bye(1, {"rank": 1})), 0)
+@pytest.mark.parametrize("summary", [{}, {"rank": 1}, report(0)], ids=["empty", "bare", "other's"])
+def test_report_that_is_none_fails_the_run_and_names_the_worker(summary):
+    actions = running(2).handle(Heard("p1", Bye(1, summary)), 0)
     assert stop(actions).code == "protocol"
     assert "worker 1 left with a report that is none" in stop(actions).text
