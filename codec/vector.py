@@ -16,41 +16,29 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_F32, _I1, _I16, _I32 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32)
-_LANES = 16
-_V = ir.VectorType(_F32, _LANES)
-_VI = ir.VectorType(_I32, _LANES)
-_VM = ir.VectorType(_I1, _LANES)
-_BYTES = 4 * _LANES
-
-
-def _splat(b, x):
-    undefined = ir.Constant(_V, ir.Undefined)
-    one = b.insert_element(undefined, x, ir.Constant(_I32, 0))
-    return b.shuffle_vector(one, undefined, ir.Constant(_VI, [0] * _LANES))
-
-
-def _load(b, address, kind=_V):
-    value = b.load(b.inttoptr(address, kind.as_pointer()))
-    value.align = 1
-    return value
-
-
-def _store(b, value, address):
-    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
-
-
-def _offset(b, address, count):
-    return b.add(address, ir.Constant(address.type, count))
+from psrv.codec.lanes import (
+    BYTES,
+    F32,
+    FLOATS,
+    I8,
+    I16,
+    INTS,
+    MASK,
+    fill,
+    load,
+    offset,
+    splat,
+    store,
+)
 
 
 def _signed(b, mask, scale):
     """scale where the mask's bit is 0, -scale where it is 1."""
-    return b.select(mask, _splat(b, b.fneg(scale)), _splat(b, scale))
+    return b.select(mask, splat(b, b.fneg(scale)), splat(b, scale))
 
 
 def _negative(b, x):
-    return b.icmp_signed("<", b.bitcast(x, _VI), ir.Constant(_VI, [0] * _LANES))
+    return b.icmp_signed("<", b.bitcast(x, INTS), fill(0))
 
 
 @intrinsic
@@ -60,7 +48,7 @@ def abs_rows(ctx, lanes, x, rows):
     def gen(c, b, sig, args):
         lanes, x, rows = args
         start = b.basic_block
-        accumulators = [_load(b, _offset(b, lanes, _BYTES * k)) for k in range(4)]
+        accumulators = [load(b, offset(b, lanes, BYTES * k)) for k in range(4)]
         loop, body, done = (b.append_basic_block(n) for n in ("rows", "row", "rows_done"))
         b.branch(loop)
         b.position_at_end(loop)
@@ -68,21 +56,21 @@ def abs_rows(ctx, lanes, x, rows):
         index.add_incoming(ir.Constant(rows.type, 0), start)
         phis = []
         for a in accumulators:
-            phi = b.phi(_V)
+            phi = b.phi(FLOATS)
             phi.add_incoming(a, start)
             phis.append(phi)
         b.cbranch(b.icmp_signed("<", index, rows), body, done)
         b.position_at_end(body)
-        row = b.add(x, b.mul(index, ir.Constant(rows.type, 4 * _BYTES)))
-        magnitude = ir.Constant(_VI, [0x7FFFFFFF] * _LANES)
+        row = b.add(x, b.mul(index, ir.Constant(rows.type, 4 * BYTES)))
+        magnitude = fill(0x7FFFFFFF)
         for k, phi in enumerate(phis):
-            value = _load(b, _offset(b, row, _BYTES * k), _VI)
-            phi.add_incoming(b.fadd(phi, b.bitcast(b.and_(value, magnitude), _V)), body)
+            value = load(b, offset(b, row, BYTES * k), INTS)
+            phi.add_incoming(b.fadd(phi, b.bitcast(b.and_(value, magnitude), FLOATS)), body)
         index.add_incoming(b.add(index, ir.Constant(rows.type, 1)), body)
         b.branch(loop)
         b.position_at_end(done)
         for k, phi in enumerate(phis):
-            _store(b, phi, _offset(b, lanes, _BYTES * k))
+            store(b, phi, offset(b, lanes, BYTES * k))
         return c.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), gen
@@ -94,10 +82,10 @@ def pack_scaled(ctx, x, scale, bits):
 
     def gen(c, b, sig, args):
         x, scale, bits = args
-        value = _load(b, x)
+        value = load(b, x)
         negative = _negative(b, value)
-        _store(b, b.fsub(value, _signed(b, negative, scale)), x)
-        _store(b, b.bitcast(negative, _I16), bits)
+        store(b, b.fsub(value, _signed(b, negative, scale)), x)
+        store(b, b.bitcast(negative, I16), bits)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.float32, types.int64), gen
@@ -108,7 +96,7 @@ def sign_bits(ctx, x):
     """The 16 sign bits of x, as uint16."""
 
     def gen(c, b, sig, args):
-        return b.bitcast(_negative(b, _load(b, args[0])), _I16)
+        return b.bitcast(_negative(b, load(b, args[0])), I16)
 
     return types.uint16(types.int64), gen
 
@@ -118,8 +106,8 @@ def zero_bits(ctx, x):
     """The 16 bits of: x is +0 or -0."""
 
     def gen(c, b, sig, args):
-        magnitude = b.and_(_load(b, args[0], _VI), ir.Constant(_VI, [0x7FFFFFFF] * _LANES))
-        return b.bitcast(b.icmp_signed("==", magnitude, ir.Constant(_VI, [0] * _LANES)), _I16)
+        magnitude = b.and_(load(b, args[0], INTS), fill(0x7FFFFFFF))
+        return b.bitcast(b.icmp_signed("==", magnitude, fill(0)), I16)
 
     return types.uint16(types.int64), gen
 
@@ -129,9 +117,9 @@ def finite_bits(ctx, x):
     """The 16 bits of: x is neither NaN nor infinite."""
 
     def gen(c, b, sig, args):
-        magnitude = b.and_(_load(b, args[0], _VI), ir.Constant(_VI, [0x7FFFFFFF] * _LANES))
-        bound = ir.Constant(_VI, [0x7F800000] * _LANES)
-        return b.bitcast(b.icmp_signed("<", magnitude, bound), _I16)
+        magnitude = b.and_(load(b, args[0], INTS), fill(0x7FFFFFFF))
+        bound = fill(0x7F800000)
+        return b.bitcast(b.icmp_signed("<", magnitude, bound), I16)
 
     return types.uint16(types.int64), gen
 
@@ -142,7 +130,7 @@ def unpack_signs(ctx, bits, scale, out):
 
     def gen(c, b, sig, args):
         bits, scale, out = args
-        _store(b, _signed(b, b.bitcast(_load(b, bits, _I16), _VM), scale), out)
+        store(b, _signed(b, b.bitcast(load(b, bits, I16), MASK), scale), out)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.float32, types.int64), gen
@@ -154,8 +142,8 @@ def add_signs(ctx, bits, scale, base, out):
 
     def gen(c, b, sig, args):
         bits, scale, base, out = args
-        signs = _signed(b, b.bitcast(_load(b, bits, _I16), _VM), scale)
-        _store(b, b.fadd(_load(b, base), signs), out)
+        signs = _signed(b, b.bitcast(load(b, bits, I16), MASK), scale)
+        store(b, b.fadd(load(b, base), signs), out)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.float32, types.int64, types.int64), gen
@@ -167,7 +155,7 @@ def add_floats(ctx, x, base, out):
 
     def gen(c, b, sig, args):
         x, base, out = args
-        _store(b, b.fadd(_load(b, base), _load(b, x)), out)
+        store(b, b.fadd(load(b, base), load(b, x)), out)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), gen
@@ -179,7 +167,7 @@ def scale_floats(ctx, x, factor):
 
     def gen(c, b, sig, args):
         x, factor = args
-        _store(b, b.fmul(_load(b, x), _splat(b, factor)), x)
+        store(b, b.fmul(load(b, x), splat(b, factor)), x)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.float32), gen
@@ -191,8 +179,8 @@ def add_scaled(ctx, x, factor, y, rho):
 
     def gen(c, b, sig, args):
         x, factor, y, rho = args
-        scaled = b.fmul(_load(b, x), _splat(b, factor))
-        _store(b, b.fadd(scaled, b.fmul(_splat(b, rho), _load(b, y))), x)
+        scaled = b.fmul(load(b, x), splat(b, factor))
+        store(b, b.fadd(scaled, b.fmul(splat(b, rho), load(b, y))), x)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.float32, types.int64, types.float32), gen
@@ -203,7 +191,7 @@ def load_float(ctx, address):
     """The float32 at an address of any alignment."""
 
     def gen(c, b, sig, args):
-        return _load(b, args[0], _F32)
+        return load(b, args[0], F32)
 
     return types.float32(types.int64), gen
 
@@ -213,7 +201,7 @@ def store_float(ctx, value, address):
     """Write a float32 to an address of any alignment."""
 
     def gen(c, b, sig, args):
-        _store(b, args[0], args[1])
+        store(b, args[0], args[1])
         return c.get_dummy_value()
 
     return types.none(types.float32, types.int64), gen
@@ -224,7 +212,7 @@ def load_byte(ctx, address):
     """The byte at an address."""
 
     def gen(c, b, sig, args):
-        return _load(b, args[0], ir.IntType(8))
+        return load(b, args[0], I8)
 
     return types.uint8(types.int64), gen
 
@@ -234,7 +222,7 @@ def store_byte(ctx, value, address):
     """Write a byte to an address."""
 
     def gen(c, b, sig, args):
-        _store(b, args[0], args[1])
+        store(b, args[0], args[1])
         return c.get_dummy_value()
 
     return types.none(types.uint8, types.int64), gen
@@ -245,7 +233,7 @@ def store_word16(ctx, value, address):
     """Write two bytes, low one first, to an address of any alignment."""
 
     def gen(c, b, sig, args):
-        _store(b, args[0], args[1])
+        store(b, args[0], args[1])
         return c.get_dummy_value()
 
     return types.none(types.uint16, types.int64), gen
