@@ -2,135 +2,127 @@
 
 A compressor C turns one bucket, a contiguous float32 vector made of whole blocks,
 into a payload of bytes and back. It holds no state: what is remembered between
-rounds belongs to the channel (``codec/channel.py``).
+rounds belongs to the channel (``codec/channel.py``). ``codec/coder.py`` binds one to a
+bucket of a run, for use on its own.
 
-encode(buffer, blocks, key, out)
-    Writes the payload of x = ``buffer`` into ``out`` and leaves x - C(x) in
-    ``buffer``. Equal inputs give equal bytes on every processor: the order of
-    every float32 sum is fixed and written down in ``docs/payloads.md``.
-    A NaN or infinity anywhere raises ``NonFiniteError``; ``buffer`` is then
-    undefined, ``out`` too, and nothing else has changed.
-decode(payload, blocks, out)
-    out = C(x). The payload comes from a peer: its length and every number in it
-    is checked before the first write. Any byte string gives values or ``CodecError``.
-decode_onto(payload, blocks, base, out)
+encode(buffer, blocks, draw, out, residual, rho)
+    x = buffer + float32(rho) * residual, or the buffer itself. Writes the payload of x
+    to the start of ``out``, returns its length, and leaves x - C(x) in ``buffer``. Equal
+    inputs give equal bytes on every processor: the order of every float32 operation is
+    fixed and written down in ``docs/payloads.md``. A NaN or infinity that it meets raises
+    ``NonFiniteError``; ``buffer`` is then undefined, ``out`` too, and nothing else has
+    changed. A ``partial`` compressor reads only the coordinates that it sends, unless
+    there is a residual to add.
+decode(payload, blocks, draw, out)
+    out = C(x). The payload comes from a peer: its length and every number and index in
+    it is checked before the first write. Any byte string gives values or ``CodecError``.
+decode_onto(payload, blocks, draw, base, out)
     out = base + C(x), one float32 addition a coordinate. ``base`` may be ``out``.
-reduce(payloads, blocks, out, residual, rho)
-    out = ((c_0 + c_1) + c_2 + ...) * float32(1/n) + float32(rho) * residual, with the
-    payloads in rank order and every operation rounded to float32: the server's
-    whole reduction, with no dense vector per worker. Without a residual the last
-    product and sum are left out.
-payload_bytes(blocks)
-    The exact size that encode will write.
+reduce(payloads, blocks, draws, out, residual, rho, weights)
+    out = ((w_0 c_0 + w_1 c_1) + ...) * f + float32(rho) * residual, with the payloads in
+    rank order and every operation rounded to float32; w = 1 and f = float32(1/n), or with
+    ``weights`` w_i = weights[i] and f = 1. No dense vector per worker is ever formed.
+    Without a residual the last product and sum are left out.
+relay(payloads, blocks, draws, out, residual, rho, encoder, draw, result)
+    The server's whole step: reduce into ``out``, then ``encoder.encode`` of it into
+    ``result``; returns the length. In one pass where both compressors allow it.
+payload_bytes(blocks, draw), payload_bound(blocks, workers)
+    The exact size that encode will write, or None where it depends on the data; and the
+    most that any rank writes in any round.
+
+Two forms. An unbiased compressor, E C(x) = x, is not what error feedback and Markov memory
+need: they use ``contracted()``, C / (1 + omega), with the same payload (Horvath and others'
+Lemma; permutation paper, G.1). A compressor that shrinks the error anyway is its own.
 
 Vectors are contiguous float32[d], and what is written is writable: anything else, and a
 reduction of no payload, is a ``CodecError``, since kernels check nothing themselves.
 Neither vectors nor payloads need any alignment.
 
-``blocks`` fixes which coordinates share a scale; ``key`` seeds the counter-based
-generator for compressors that draw (``codec/rng.py``), and is ignored by the others.
+``blocks`` fixes which coordinates share a scale; ``draw`` says where randomness comes from
+(``codec/rng.py``): a receiver is given the draw of the sender.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psrv.errors import CodecError, NonFiniteError
+from psrv.codec.blocks import Blocks, Bucket, Bytes, Floats, aligned
+from psrv.codec.rng import Draw
+from psrv.errors import CodecError, ConfigError, NonFiniteError
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """How one bucket is cut into blocks.
-
-    Attributes:
-        edges: int64, shape (B + 1,), ascending from 0: block b is the coordinates
-            ``edges[b]`` to ``edges[b + 1]``, relative to the bucket's start.
-        bit_edges: int64, shape (B + 1,): where each block's sign bits begin when every
-            block starts on a byte, in bytes.
-        dimension: coordinates in the bucket.
-    """
-
-    edges: NDArray[np.int64]
-    bit_edges: NDArray[np.int64] = field(init=False)
-    dimension: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        edges = np.array(self.edges, np.int64)  # a copy: kernels rely on what is checked here
-        if edges.size < 2 or edges[0] != 0 or (np.diff(edges) < 1).any():
-            raise CodecError("block edges must ascend from 0, with no empty block")
-        bits = np.zeros(edges.size, np.int64)
-        np.cumsum((np.diff(edges) + 7) // 8, out=bits[1:])
-        object.__setattr__(self, "edges", edges)
-        object.__setattr__(self, "bit_edges", bits)
-        object.__setattr__(self, "dimension", int(edges[-1]))
-
-    @classmethod
-    def of(cls, sizes: Sequence[int]) -> Blocks:
-        """Blocks of the given sizes, one after the other."""
-        return cls(np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]))
-
-    def __len__(self) -> int:
-        return self.edges.size - 1
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Coordinates ``start`` to ``stop`` of the flat vector, cut into whole blocks.
-
-    The unit of transfer: what one message carries. ``group`` is the parameter group that
-    all its coordinates belong to, and so the step size that applies to it.
-    """
-
-    index: int
-    start: int
-    stop: int
-    group: int
-    blocks: Blocks
-
-    @property
-    def slice(self) -> slice:
-        """Where the bucket lies in a flat vector."""
-        return slice(self.start, self.stop)
+__all__ = ["Blocks", "Bucket", "Bytes", "Draw", "Floats", "aligned"]
 
 
 class Compressor(ABC):
     """One compressor; see the module's text for what each method promises.
 
     Attributes:
+        name: what a spec begins with.
+        grammar: the specs that ``of`` accepts, for an error message.
+        examples: specs that the tests, the digest and the warm-up run.
         spec: the text that ``parse`` turns into this compressor.
         lossless: C(x) = x for every float32 x.
-        contractive: there is an alpha > 0 with ||C(x) - x||^2 <= (1 - alpha) ||x||^2
+        contractive: there is an alpha > 0 with E ||C(x) - x||^2 <= (1 - alpha) ||x||^2
             for every x, which is what error feedback and Markov memory need.
-        random: encode draws from ``key``.
+        random: the payload or what it means depends on ``draw``.
+        partial: encode reads only the coordinates that it sends.
+        whole: K counts coordinates of the whole vector, so there must be one bucket.
     """
 
+    name: ClassVar[str]
+    grammar: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
     spec: str
     lossless = False
     contractive = False
     random = False
+    partial = False
+    whole = False
+
+    @classmethod
+    def of(cls, argument: str | None, form: str | None) -> Self:
+        """The compressor of a spec ``name:argument/form``; None for what is not there.
+
+        Raises:
+            ConfigError: with what is allowed.
+        """
+        if argument is not None or form is not None:
+            raise ConfigError(f"compressor '{cls.name}' takes no argument and no value format")
+        return cls()
 
     @abstractmethod
-    def payload_bytes(self, blocks: Blocks) -> int:
-        """Exact bytes that ``encode`` writes for one bucket."""
+    def payload_bound(self, blocks: Blocks, workers: int) -> int:
+        """The most bytes that ``encode`` writes for any rank in any round."""
+
+    def payload_bytes(self, blocks: Blocks, draw: Draw) -> int | None:
+        """Exact bytes that ``encode`` will write, or None where the data decide."""
+        return self.payload_bound(blocks, draw.workers)
 
     @abstractmethod
-    def encode(self, buffer: Floats, blocks: Blocks, key: int, out: Bytes) -> None:
-        """Write the payload of ``buffer`` to ``out``; leave x - C(x) in ``buffer``."""
+    def encode(
+        self,
+        buffer: Floats,
+        blocks: Blocks,
+        draw: Draw,
+        out: Bytes,
+        residual: Floats | None = None,
+        rho: float = 1.0,
+    ) -> int:
+        """Write the payload of x = buffer + rho * residual; leave x - C(x) in ``buffer``."""
 
     @abstractmethod
-    def decode(self, payload: Bytes, blocks: Blocks, out: Floats) -> None:
+    def decode(self, payload: Bytes, blocks: Blocks, draw: Draw, out: Floats) -> None:
         """out = C(x)."""
 
     @abstractmethod
-    def decode_onto(self, payload: Bytes, blocks: Blocks, base: Floats, out: Floats) -> None:
+    def decode_onto(
+        self, payload: Bytes, blocks: Blocks, draw: Draw, base: Floats, out: Floats
+    ) -> None:
         """out = base + C(x)."""
 
     @abstractmethod
@@ -138,26 +130,45 @@ class Compressor(ABC):
         self,
         payloads: Sequence[Bytes],
         blocks: Blocks,
+        draws: Sequence[Draw],
         out: Floats,
         residual: Floats | None = None,
         rho: float = 1.0,
+        weights: Floats | None = None,
     ) -> None:
-        """out = mean of the decoded payloads in rank order, plus rho * residual."""
+        """out = mean (or weighted sum) of the decoded payloads, plus rho * residual."""
 
-    def alpha(self, buffer: Floats, blocks: Blocks) -> float:
-        """The contraction on this data: 1 - ||C(x) - x||^2 / ||x||^2, in float64."""
-        x = buffer.copy()
-        self.encode(x, blocks, 0, np.empty(self.payload_bytes(blocks), np.uint8))
-        norm = float(np.square(buffer, dtype=np.float64).sum())
-        return 1.0 if norm == 0 else 1.0 - float(np.square(x, dtype=np.float64).sum()) / norm
+    def relay(
+        self,
+        payloads: Sequence[Bytes],
+        blocks: Blocks,
+        draws: Sequence[Draw],
+        out: Floats,
+        residual: Floats | None,
+        rho: float,
+        encoder: Compressor,
+        draw: Draw,
+        result: Bytes,
+    ) -> int:
+        """``reduce``, then ``encoder.encode``: the length of the payload in ``result``."""
+        self.reduce(payloads, blocks, draws, out, residual, rho)
+        return encoder.encode(out, blocks, draw, result)
 
-    def room(self, out: Bytes, blocks: Blocks) -> int:
-        """``address`` of the uint8[m] that ``encode`` fills, or ``CodecError``."""
-        size = self.payload_bytes(blocks)
+    def omega(self, blocks: Blocks, workers: int) -> float | None:
+        """The variance: E ||C(x) - x||^2 <= omega ||x||^2 and E C(x) = x; None if biased."""
+        return 0.0 if self.lossless else None
+
+    def contracted(self) -> Compressor:
+        """C / (1 + omega): what error feedback and Markov memory use."""
+        return self
+
+    def room(self, out: Bytes, size: int) -> int:
+        """``address`` of the uint8 vector that ``encode`` fills, or ``CodecError``."""
         flags = out.flags
         if (
             out.dtype != np.uint8
-            or out.shape != (size,)
+            or out.ndim != 1
+            or out.size < size
             or not (flags.c_contiguous and flags.writeable)
         ):
             raise CodecError(
@@ -166,14 +177,21 @@ class Compressor(ABC):
             )
         return address(out)
 
-    def check(self, payload: Bytes, blocks: Blocks) -> Bytes:
+    def check(self, payload: Bytes, blocks: Blocks, draw: Draw) -> Bytes:
         """The payload as a flat uint8 array, or ``CodecError`` if its size is wrong."""
         try:
             view = np.frombuffer(payload, np.uint8)
         except (TypeError, ValueError) as error:
             raise CodecError(f"{self.spec} payload is not a run of bytes: {error}") from None
-        expected = self.payload_bytes(blocks)
-        if view.size != expected:
+        expected = self.payload_bytes(blocks, draw)
+        if expected is None:
+            bound = self.payload_bound(blocks, draw.workers)
+            if view.size > bound:
+                raise CodecError(
+                    f"{self.spec} payload has {view.size} bytes, expected at most {bound} "
+                    f"for {blocks.dimension} coordinates"
+                )
+        elif view.size != expected:
             raise CodecError(
                 f"{self.spec} payload has {view.size} bytes, expected {expected} "
                 f"for {blocks.dimension} coordinates in {len(blocks)} blocks"
@@ -184,12 +202,16 @@ class Compressor(ABC):
         return f"<compressor {self.spec}>"
 
 
-def aligned(size: int, dtype: type[np.generic] = np.float32) -> NDArray:
-    """A zeroed vector whose first byte sits on a 64-byte boundary (one cache line)."""
-    item = np.dtype(dtype).itemsize
-    raw = np.zeros(size * item + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size * item].view(dtype)
+def alpha(
+    compressor: Compressor, vector: Floats, blocks: Blocks, draw: Draw | None = None
+) -> float:
+    """The contraction on this data, 1 - ||C(x) - x||^2 / ||x||^2 in float64; 1 for x = 0."""
+    draw = draw or Draw()
+    x = vector.copy()
+    room = np.empty(compressor.payload_bound(blocks, draw.workers), np.uint8)
+    compressor.encode(x, blocks, draw, room)
+    norm = float(np.square(vector, dtype=np.float64).sum())
+    return 1.0 if norm == 0 else 1.0 - float(np.square(x, dtype=np.float64).sum()) / norm
 
 
 def address(array: NDArray) -> int:
@@ -202,6 +224,18 @@ def addresses(payloads: Sequence[Bytes]) -> NDArray[np.int64]:
     if not payloads:
         raise CodecError("there is no payload to reduce")
     return np.array([address(p) for p in payloads], np.int64)
+
+
+def weighing(weights: Floats | None, count: int) -> tuple[Floats, np.float32]:
+    """The factor of each payload, float32[n], and of their sum; see ``reduce``."""
+    if weights is None:
+        return np.ones(count, np.float32), np.float32(1.0 / max(count, 1))
+    if weights.dtype != np.float32 or weights.shape != (count,) or not np.isfinite(weights).all():
+        raise CodecError(
+            f"weights of {count} payloads need to be finite float32[{count}], "
+            f"got {weights.dtype}{list(weights.shape)}"
+        )
+    return np.ascontiguousarray(weights), np.float32(1)
 
 
 def source(vector: Floats, blocks: Blocks) -> int:
@@ -230,12 +264,6 @@ def residual_address(residual: Floats | None, blocks: Blocks) -> int:
     return 0 if residual is None else source(residual, blocks)
 
 
-def first_not_finite(buffer: Floats, start: int, stop: int) -> NonFiniteError:
-    """The error for a block whose norm is not finite, naming the first bad coordinate."""
-    bad = np.flatnonzero(~np.isfinite(buffer[start:stop]))
-    if bad.size:
-        at = start + int(bad[0])
-        return NonFiniteError(f"coordinate {at} is {buffer[at]}, not a finite number", at)
-    return NonFiniteError(
-        f"the magnitudes of coordinates {start} to {stop - 1} sum to more than float32 holds", start
-    )
+def not_finite(buffer: Floats, at: int) -> NonFiniteError:
+    """The error for a coordinate that is NaN or infinite."""
+    return NonFiniteError(f"coordinate {at} is {buffer[at]}, not a finite number", at)

@@ -30,10 +30,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from psrv.codec import kernels, rng
-from psrv.codec.base import Bucket, Bytes, Compressor, Floats, address, aligned
+from psrv.codec import kernels
+from psrv.codec.base import Bucket, Bytes, Compressor, Draw, Floats, address, aligned, not_finite
+from psrv.codec.coder import Coder
 from psrv.codec.registry import parse
-from psrv.errors import ConfigError, NonFiniteError
+from psrv.codec.rng import SERVER
+from psrv.errors import ConfigError
 
 EMPTY: Bytes = np.empty(0, np.uint8)
 
@@ -59,7 +61,7 @@ class Channel:
     rescale: bool = False
 
     def __post_init__(self) -> None:
-        contractive = parse(self.compressor).contractive
+        contractive = self.codec().contractive
         if self.feedback is not Feedback.PLAIN and not contractive:
             raise ConfigError(
                 f"{self.feedback} feedback cannot use compressor '{self.compressor}': it does not "
@@ -67,9 +69,20 @@ class Channel:
                 "use sign or dense, or a plain channel"
             )
 
-    def payload_bytes(self, bucket: Bucket, eta: float) -> int:
-        """Exact bytes of a bucket's payload in a round with step size ``eta``."""
-        return 0 if self.silent(eta) else parse(self.compressor).payload_bytes(bucket.blocks)
+    def codec(self) -> Compressor:
+        """The compressor in the form that this feedback needs: C / (1 + omega) with a memory."""
+        parsed = parse(self.compressor)
+        return parsed if self.feedback is Feedback.PLAIN else parsed.contracted()
+
+    def payload_bytes(self, bucket: Bucket, eta: float, draw: Draw | None = None) -> int | None:
+        """Exact bytes of a payload in a round with step size ``eta``; None: the data decide."""
+        if self.silent(eta):
+            return 0
+        return self.codec().payload_bytes(bucket.blocks, draw or Draw(bucket=bucket.index))
+
+    def payload_bound(self, bucket: Bucket, workers: int) -> int:
+        """The most bytes of a bucket's payload, of any of n senders in any round."""
+        return self.codec().payload_bound(bucket.blocks, workers)
 
     def silent(self, eta: float) -> bool:
         """Whether nothing is sent: a rescaled channel while the step size is zero."""
@@ -90,18 +103,19 @@ class Uplink:
         last_etas: by bucket, the last step size that was not zero; 0 before there is one.
     """
 
-    def __init__(self, channel: Channel, buckets: Sequence[Bucket], seed: int, rank: int) -> None:
+    def __init__(
+        self, channel: Channel, buckets: Sequence[Bucket], seed: int, rank: int, workers: int
+    ) -> None:
         dimension = buckets[-1].stop
         self.channel = channel
         self.buffer: Floats = aligned(dimension)
         self.memory: Floats | None = (
             None if channel.feedback is Feedback.PLAIN else aligned(dimension)
         )
-        self._compressor: Compressor = parse(channel.compressor)
         self._buckets = buckets
-        self._seed, self._rank = seed, rank
-        sizes = [self._compressor.payload_bytes(b.blocks) for b in buckets]
-        self._payloads = [np.empty(size, np.uint8) for size in sizes]
+        self._coders = _coders(channel, buckets, seed, workers)
+        self._rank, self._round = rank, 0
+        self._payloads: list[Bytes] = [EMPTY] * len(buckets)
         self._etas = [0.0] * len(buckets)
         self.last_etas = [0.0] * len(buckets)
 
@@ -114,24 +128,26 @@ class Uplink:
         Raises:
             NonFiniteError: with the coordinate in the bucket. No state has changed.
         """
-        self._etas[bucket.index] = eta
+        index = bucket.index
+        self._etas[index], self._round = eta, round
         x = self.buffer[bucket.slice]
-        if self.channel.silent(eta):
+        coder = self._coders[index]
+        silent = self.channel.silent(eta)
+        if silent or (self.memory is None and coder.compressor.partial):
             bad = kernels.first_not_finite(address(x), x.size)
             if bad >= 0:
-                raise NonFiniteError(f"coordinate {bad} is {x[bad]}, not a finite number", bad)
-            return EMPTY
-        if self.memory is not None:
-            h = self.memory[bucket.slice]
-            if self.channel.feedback is Feedback.MARKOV:
-                np.subtract(x, h, out=x)
-            else:
-                rho = self.channel.rho(eta, self.last_etas[bucket.index])
-                kernels.finish_mean(address(x), x.size, np.float32(1), address(h), np.float32(rho))
-        payload = self._payloads[bucket.index]
-        key = rng.key(self._seed, rng.Purpose.TIE, round, bucket.index, self._rank)
-        self._compressor.encode(x, bucket.blocks, key, payload)
-        return payload
+                raise not_finite(x, bad)
+        if silent:
+            self._payloads[index] = EMPTY
+        elif self.memory is None:
+            self._payloads[index] = coder.encode(x, round, self._rank)
+        else:
+            # Markov sends v - h, which is v + (-1) h to the bit.
+            markov = self.channel.feedback is Feedback.MARKOV
+            rho = -1.0 if markov else self.channel.rho(eta, self.last_etas[index])
+            memory = self.memory[bucket.slice]
+            self._payloads[index] = coder.encode(x, round, self._rank, memory, rho)
+        return self._payloads[index]
 
     def commit(self) -> None:
         """Remember what this round's payloads left over. All buckets were encoded."""
@@ -144,7 +160,8 @@ class Uplink:
             for bucket, eta in zip(self._buckets, self._etas, strict=True):
                 if not self.channel.silent(eta):
                     h = self.memory[bucket.slice]  # type: ignore[index]
-                    self._compressor.decode_onto(self._payloads[bucket.index], bucket.blocks, h, h)
+                    payload = self._payloads[bucket.index]
+                    self._coders[bucket.index].decode_onto(payload, h, h, self._round, self._rank)
         pairs = zip(self._etas, self.last_etas, strict=True)
         self.last_etas = [eta or last for eta, last in pairs]
 
@@ -165,21 +182,22 @@ class Relay:
         mean: float32[d_b]: g^, where it must be kept; else None.
     """
 
-    def __init__(self, up: Channel, down: Channel, bucket: Bucket, seed: int) -> None:
+    def __init__(self, up: Channel, down: Channel, bucket: Bucket, seed: int, workers: int) -> None:
         size = bucket.stop - bucket.start
         markov_up = up.feedback is Feedback.MARKOV
         markov_down = down.feedback is Feedback.MARKOV
         self._fused = down.feedback is Feedback.EF if not markov_up else markov_down
-        self._bucket, self._seed = bucket, seed
         self._up, self._down = up, down
-        self._decoder, self._encoder = parse(up.compressor), parse(down.compressor)
-        self._payload = np.empty(self._encoder.payload_bytes(bucket.blocks), np.uint8)
+        self._decoder = _coders(up, [bucket], seed, workers)[0]
+        self._encoder = _coders(down, [bucket], seed, 1)[0]
+        self._payload: Bytes = EMPTY
         self._work: Floats = aligned(size)
         self.residual: Floats | None = None if down.feedback is Feedback.PLAIN else aligned(size)
         self.mean: Floats | None = aligned(size) if markov_up and not markov_down else None
         self._next_mean: Floats | None = None if self.mean is None else aligned(size)
         self._last = 0.0
         self._eta: float | None = None
+        self._round = 0
 
     def run(self, payloads: Sequence[Bytes], round: int, eta: float) -> Bytes:
         """Reduce one round's payloads, in rank order, to the payload for all workers.
@@ -192,33 +210,28 @@ class Relay:
                 sum (``NonFiniteError``). The state is unchanged.
         """
         self._eta = None
-        blocks, x = self._bucket.blocks, self._work
+        x = self._work
         if self._down.silent(eta):
             self._eta = eta
             return EMPTY
+        up, down = self._decoder, self._encoder
         rho = self._down.rho(eta, self._last)
         if self._fused:
-            self._decoder.reduce(payloads, blocks, x, self.residual, rho)
+            self._payload = up.relay(payloads, x, down, round, self.residual, rho)
         elif self.mean is not None:
             assert self._next_mean is not None
-            self._decoder.reduce(payloads, blocks, self._next_mean, self.mean, 1.0)
+            up.reduce(payloads, self._next_mean, round, self.mean)
             x[:] = self._next_mean
-            if self.residual is not None:
-                kernels.finish_mean(
-                    address(x), x.size, np.float32(1), address(self.residual), np.float32(rho)
-                )
+            self._payload = down.encode(x, round, SERVER, self.residual, rho)
         else:
-            self._decoder.reduce(payloads, blocks, x)
-            if self.residual is not None:
-                np.subtract(x, self.residual, out=x)
-        key = rng.key(self._seed, rng.Purpose.TIE, round, self._bucket.index, rng.SERVER)
-        self._encoder.encode(x, blocks, key, self._payload)
-        self._eta = eta
+            # A Markov downlink's residual is h~, and mean - h~ goes out.
+            self._payload = up.relay(payloads, x, down, round, self.residual, -1.0)
+        self._eta, self._round = eta, round
         return self._payload
 
-    def decode(self, payload: Bytes, out: Floats) -> None:
+    def decode(self, payload: Bytes, out: Floats, round: int, rank: int) -> None:
         """out = one worker's payload decoded; raises ``CodecError`` if it cannot be."""
-        self._decoder.decode(payload, self._bucket.blocks, out)
+        self._decoder.decode(payload, out, round, rank)
 
     def commit(self) -> None:
         """Remember what the last ``run`` left over; without one, nothing happens."""
@@ -230,7 +243,7 @@ class Relay:
             if self._down.feedback is Feedback.MARKOV and not self._fused:
                 h = self.residual
                 assert h is not None
-                self._encoder.decode_onto(self._payload, self._bucket.blocks, h, h)
+                self._encoder.decode_onto(self._payload, h, h, self._round, SERVER)
             elif self.residual is not None:
                 self.residual, self._work = self._work, self.residual
         self._last = self._eta or self._last
@@ -244,27 +257,28 @@ class Downlink:
         memory: float32[d]: h of a Markov channel; None otherwise.
     """
 
-    def __init__(self, channel: Channel, buckets: Sequence[Bucket]) -> None:
+    def __init__(self, channel: Channel, buckets: Sequence[Bucket], seed: int) -> None:
         dimension = buckets[-1].stop
         self.channel = channel
-        self._compressor = parse(channel.compressor)
+        self._coders = _coders(channel, buckets, seed, 1)
         self._received: Floats = aligned(dimension)
         markov = channel.feedback is Feedback.MARKOV
         self.memory: Floats | None = aligned(dimension) if markov else None
 
-    def decode(self, bucket: Bucket, payload: Bytes, eta: float) -> None:
+    def decode(self, bucket: Bucket, payload: Bytes, round: int, eta: float) -> None:
         """Take in one bucket's payload. Nothing is remembered before ``commit``.
 
         Raises:
             CodecError: not a payload of this bucket.
         """
         out = self._received[bucket.slice]
+        coder = self._coders[bucket.index]
         if self.channel.silent(eta):
             out[:] = 0 if self.memory is None else self.memory[bucket.slice]
         elif self.memory is None:
-            self._compressor.decode(payload, bucket.blocks, out)
+            coder.decode(payload, out, round, SERVER)
         else:
-            self._compressor.decode_onto(payload, bucket.blocks, self.memory[bucket.slice], out)
+            coder.decode_onto(payload, self.memory[bucket.slice], out, round, SERVER)
 
     def commit(self) -> Floats:
         """v^ of the round, float32[d], valid until the next ``decode``."""
@@ -272,3 +286,8 @@ class Downlink:
             return self._received
         self.memory, self._received = self._received, self.memory
         return self.memory
+
+
+def _coders(channel: Channel, buckets: Sequence[Bucket], seed: int, workers: int) -> list[Coder]:
+    codec = channel.codec()
+    return [Coder(codec, b.blocks, workers=workers, seed=seed, bucket=b.index) for b in buckets]

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from psrv.codec.base import Compressor
 from psrv.codec.dense import Dense
 from psrv.codec.sign import Sign
 from psrv.codec.unscaled import SignUnscaled
 from psrv.errors import ConfigError
 
-COMPRESSORS: dict[str, type[Compressor]] = {kind.spec: kind for kind in (Dense, Sign, SignUnscaled)}
+COMPRESSORS: dict[str, type[Compressor]] = {
+    kind.name: kind
+    for kind in (
+        Dense,
+        Sign,
+        SignUnscaled,
+    )
+}
+
+EXAMPLES: tuple[str, ...] = tuple(spec for kind in COMPRESSORS.values() for spec in kind.examples)
+"""What the tests, the digest and the warm-up run: every compressor, in all of its forms."""
 
 
+@cache
 def parse(spec: str) -> Compressor:
-    """The compressor that a spec such as ``sign`` names.
+    """The compressor that ``name[:argument][/format]`` stands for; its ``spec`` prints back.
 
     Raises:
-        ConfigError: no such compressor; the message lists those there are.
+        ConfigError: with what is allowed.
     """
-    kind = COMPRESSORS.get(spec)
+    head, slash, form = spec.partition("/")
+    name, colon, argument = head.partition(":")
+    kind = COMPRESSORS.get(name)
     if kind is None:
         raise ConfigError(
-            f"compressor '{spec}' is unknown; expected one of {', '.join(COMPRESSORS)}"
+            f"compressor '{spec}' is unknown; expected one of "
+            f"{', '.join(known.grammar for known in COMPRESSORS.values())}"
         )
-    return kind()
+    try:
+        return kind.of(argument if colon else None, form if slash else None)
+    except ConfigError as error:
+        raise ConfigError(
+            f"compressor '{spec}' cannot be: {error}; expected {kind.grammar}"
+        ) from None

@@ -17,6 +17,7 @@ Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -34,6 +35,10 @@ class Purpose(IntEnum):
     """What a stream is drawn for, so that no two uses share bits; its number is in the format."""
 
     TIE = 1
+    ROUNDING = 2
+    CHOICE = 3
+    PERMUTATION = 4
+    ASSIGNMENT = 5
 
 
 def mix(z: int) -> int:
@@ -50,6 +55,32 @@ def key(seed: int, purpose: Purpose, round: int, bucket: int, rank: int) -> int:
     for part in (int(purpose), round, bucket, rank):
         k = mix((k ^ part) + GAMMA)
     return k
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Where the randomness of one payload comes from: the same at both ends, never sent.
+
+    Attributes:
+        seed: of the run, in [0, 2^64).
+        round, bucket: what the payload belongs to.
+        rank: its sender, 0 to workers - 1, or ``SERVER``.
+        workers: n, the senders among whom a round's coordinates may be split.
+    """
+
+    seed: int = 0
+    round: int = 0
+    bucket: int = 0
+    rank: int = 0
+    workers: int = 1
+
+    def own(self, purpose: Purpose) -> int:
+        """The key of a stream that this sender has for itself."""
+        return key(self.seed, purpose, self.round, self.bucket, self.rank)
+
+    def shared(self, purpose: Purpose, part: int = 0) -> int:
+        """The key of a stream that all senders of the round have in common."""
+        return key(self.seed, purpose, self.round, self.bucket, part)
 
 
 def word(key: int, index: int) -> int:

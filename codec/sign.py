@@ -15,50 +15,65 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from psrv.codec import kernels
+from psrv.codec import sign_kernels as kernels
 from psrv.codec.base import (
     Blocks,
     Bytes,
     Compressor,
+    Draw,
     Floats,
     address,
     addresses,
-    first_not_finite,
     residual_address,
     source,
     target,
+    weighing,
 )
-from psrv.errors import CodecError
+from psrv.errors import CodecError, NonFiniteError
 
 
 class Sign(Compressor):
     """C(x) on block b = ||x_b||_1 / d_b * sign(x_b)."""
 
-    spec = "sign"
+    name = spec = "sign"
+    grammar = "sign"
+    examples = ("sign",)
     contractive = True
 
-    def payload_bytes(self, blocks: Blocks) -> int:
+    def payload_bound(self, blocks: Blocks, workers: int) -> int:
         return 4 * len(blocks) + int(blocks.bit_edges[-1])
 
-    def encode(self, buffer: Floats, blocks: Blocks, key: int, out: Bytes) -> None:
-        lanes = np.empty(64, np.float32)
+    def encode(
+        self,
+        buffer: Floats,
+        blocks: Blocks,
+        draw: Draw,
+        out: Bytes,
+        residual: Floats | None = None,
+        rho: float = 1.0,
+    ) -> int:
+        size = self.payload_bound(blocks, draw.workers)
         bad = kernels.encode_sign(
             target(buffer, blocks),
+            residual_address(residual, blocks),
+            np.float32(rho),
             blocks.edges,
             blocks.bit_edges,
-            self.room(out, blocks),
-            address(lanes),
+            self.room(out, size),
+            address(np.empty(64, np.float32)),
         )
         if bad >= 0:
-            start, stop = int(blocks.edges[bad]), int(blocks.edges[bad + 1])
-            raise first_not_finite(buffer, start, stop)
+            raise _too_large(buffer, blocks, bad)
+        return size
 
-    def decode(self, payload: Bytes, blocks: Blocks, out: Floats) -> None:
-        data = self._checked(payload, blocks)
+    def decode(self, payload: Bytes, blocks: Blocks, draw: Draw, out: Floats) -> None:
+        data = self._checked(payload, blocks, draw)
         kernels.decode_sign(address(data), blocks.edges, blocks.bit_edges, target(out, blocks))
 
-    def decode_onto(self, payload: Bytes, blocks: Blocks, base: Floats, out: Floats) -> None:
-        data = self._checked(payload, blocks)
+    def decode_onto(
+        self, payload: Bytes, blocks: Blocks, draw: Draw, base: Floats, out: Floats
+    ) -> None:
+        data = self._checked(payload, blocks, draw)
         kernels.decode_sign_onto(
             address(data),
             blocks.edges,
@@ -71,13 +86,18 @@ class Sign(Compressor):
         self,
         payloads: Sequence[Bytes],
         blocks: Blocks,
+        draws: Sequence[Draw],
         out: Floats,
         residual: Floats | None = None,
         rho: float = 1.0,
+        weights: Floats | None = None,
     ) -> None:
-        data = [self._checked(p, blocks) for p in payloads]
+        data = [self._checked(p, blocks, d) for p, d in zip(payloads, draws, strict=True)]
+        factors, factor = weighing(weights, len(data))
         kernels.reduce_sign(
             addresses(data),
+            address(factors),
+            factor,
             blocks.edges,
             blocks.bit_edges,
             target(out, blocks),
@@ -85,8 +105,53 @@ class Sign(Compressor):
             np.float32(rho),
         )
 
-    def _checked(self, payload: Bytes, blocks: Blocks) -> Bytes:
-        data = self.check(payload, blocks)
+    def relay(
+        self,
+        payloads: Sequence[Bytes],
+        blocks: Blocks,
+        draws: Sequence[Draw],
+        out: Floats,
+        residual: Floats | None,
+        rho: float,
+        encoder: Compressor,
+        draw: Draw,
+        result: Bytes,
+    ) -> int:
+        if not isinstance(encoder, Sign):
+            return super().relay(payloads, blocks, draws, out, residual, rho, encoder, draw, result)
+        data = [self._checked(p, blocks, d) for p, d in zip(payloads, draws, strict=True)]
+        factors, factor = weighing(None, len(data))
+        size = self.payload_bound(blocks, draw.workers)
+        bad = kernels.relay_sign(
+            addresses(data),
+            address(factors),
+            factor,
+            blocks.edges,
+            blocks.bit_edges,
+            residual_address(residual, blocks),
+            np.float32(rho),
+            target(out, blocks),
+            self.room(result, size),
+            address(np.empty(64, np.float32)),
+        )
+        if bad >= 0:
+            raise _too_large(out, blocks, bad)
+        return size
+
+    def _checked(self, payload: Bytes, blocks: Blocks, draw: Draw) -> Bytes:
+        data = self.check(payload, blocks, draw)
         if not kernels.finite_scales(address(data), len(blocks)):
             raise CodecError("sign payload holds a scale that is negative or not finite")
         return data
+
+
+def _too_large(buffer: Floats, blocks: Blocks, block: int) -> NonFiniteError:
+    """The error for a block whose norm is not finite, naming the first bad coordinate."""
+    start, stop = int(blocks.edges[block]), int(blocks.edges[block + 1])
+    bad = np.flatnonzero(~np.isfinite(buffer[start:stop]))
+    if bad.size:
+        at = start + int(bad[0])
+        return NonFiniteError(f"coordinate {at} is {buffer[at]}, not a finite number", at)
+    return NonFiniteError(
+        f"the magnitudes of coordinates {start} to {stop - 1} sum to more than float32 holds", start
+    )

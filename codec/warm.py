@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from psrv.codec.base import Blocks, aligned
-from psrv.codec.registry import COMPRESSORS, parse
+from psrv.codec.base import Blocks, Draw, aligned
+from psrv.codec.registry import EXAMPLES, parse
 
 
 def warmup() -> int:
@@ -18,13 +18,16 @@ def warmup() -> int:
     Returns:
         How many compressors were run.
     """
-    blocks = Blocks.of([300, 20])
-    for name in COMPRESSORS:
-        compressor = parse(name)
-        buffer, out = aligned(blocks.dimension), aligned(blocks.dimension)
-        payload = np.empty(compressor.payload_bytes(blocks), np.uint8)
-        compressor.encode(buffer, blocks, 0, payload)
-        compressor.decode(payload, blocks, out)
-        compressor.decode_onto(payload, blocks, buffer, out)
-        compressor.reduce([payload, payload], blocks, out, buffer, 1.0)
-    return len(COMPRESSORS)
+    blocks, draw = Blocks.of([300, 20]), Draw()
+    for spec in EXAMPLES:
+        compressor = parse(spec)
+        for made in {compressor, compressor.contracted()}:
+            buffer, out = aligned(blocks.dimension), aligned(blocks.dimension)
+            room = np.empty(made.payload_bound(blocks, 1), np.uint8)
+            payload = room[: made.encode(buffer, blocks, draw, room, out)]
+            made.decode(payload, blocks, draw, out)
+            made.decode_onto(payload, blocks, draw, buffer, out)
+            made.reduce([payload, payload], blocks, [draw, draw], out, buffer, 1.0)
+            copy = payload.copy()
+            made.relay([copy, copy], blocks, [draw, draw], out, buffer, 1.0, made, draw, room)
+    return len(EXAMPLES)

@@ -49,7 +49,9 @@ class Job:
     @cached_property
     def layout(self) -> Layout:
         """Where the parameters lie; derived, so that every process derives the same."""
-        return Layout.build(self.tensors, self.blocks)
+        channels = (self.method.up, self.method.down)
+        whole = any(channel.codec().whole for channel in channels)
+        return Layout.build(self.tensors, self.blocks, whole=whole)
 
     def describe(self) -> dict[str, Any]:
         """Plain values for the Join message."""

@@ -70,6 +70,7 @@ class Layout:
         tensors: Sequence[Tensor],
         blocks: BlockRule = BLOCK,
         bucket_bytes: int = BUCKET_BYTES,
+        whole: bool = False,
     ) -> Layout:
         """Lay out the parameters of a model.
 
@@ -79,13 +80,15 @@ class Layout:
                 dist-EF paper), or ``"global"`` (one block and one bucket in all).
             bucket_bytes: a bucket is closed before it would exceed this many bytes of
                 float32; a single larger block makes a bucket of its own.
+            whole: one bucket in all, as a compressor asks for that counts coordinates of the
+                whole vector (``top-k:20``). The blocks stay what they are.
 
         Raises:
             ConfigError: no tensors, a repeated name, an empty tensor, a block size that is
-                not positive, or ``global`` over several parameter groups.
+                not positive, or one bucket over several parameter groups.
         """
         ordered = tuple(reversed(tensors))
-        _check(ordered, blocks)
+        _check(ordered, blocks, whole)
         buckets: list[Bucket] = []
         sizes: list[int] = []
         group = ordered[0].group
@@ -110,7 +113,7 @@ class Layout:
             sizes.append(sum(t.size for t in ordered))
             close()
             return cls(ordered, blocks, tuple(buckets))
-        room = bucket_bytes // 4
+        room = sum(t.size for t in ordered) if whole else bucket_bytes // 4
         filled = 0
         for tensor in ordered:
             for size in _cut(tensor.size, blocks):
@@ -157,7 +160,7 @@ def _cut(size: int, blocks: BlockRule) -> list[int]:
     return [step] * whole + ([rest] if rest else [])
 
 
-def _check(tensors: tuple[Tensor, ...], blocks: BlockRule) -> None:
+def _check(tensors: tuple[Tensor, ...], blocks: BlockRule, whole: bool) -> None:
     if not tensors:
         raise ConfigError("the model has no parameters to train")
     seen: set[str] = set()
@@ -167,6 +170,11 @@ def _check(tensors: tuple[Tensor, ...], blocks: BlockRule) -> None:
         if t.size < 1:
             raise ConfigError(f"parameter '{t.name}' of shape {t.shape} has no elements")
         seen.add(t.name)
+    if whole and len({t.group for t in tensors}) > 1:
+        raise ConfigError(
+            "a compressor that counts coordinates of the whole vector needs one parameter group, "
+            "since no bucket spans two; give a fraction instead of a count, such as top-k:0.01"
+        )
     if isinstance(blocks, str):
         if blocks not in ("tensor", "global"):
             raise ConfigError(f"blocks is '{blocks}'; expected tensor, global, or a whole number")

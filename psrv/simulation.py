@@ -69,8 +69,10 @@ class Cluster:
         warmup()
         self.job, self.workers = job, workers
         self.layout = job.layout
-        self.replica = Replica(job.method, self.layout)
-        self.senders = [Sender(job.method, self.layout, job.seed, r) for r in range(workers)]
+        self.replica = Replica(job.method, self.layout, job.seed)
+        self.senders = [
+            Sender(job.method, self.layout, job.seed, r, workers) for r in range(workers)
+        ]
         self.aggregator = Aggregator(job, workers)
         self.round = 0
 
@@ -106,7 +108,7 @@ class Cluster:
                 down += reduced.nbytes
                 answer = self.aggregator.reduced(action, reduced, 0, 0)[0]
                 assert isinstance(answer, Answer)
-                self.replica.receive(bucket, reduced, eta)
+                self.replica.receive(bucket, reduced, self.round, eta)
         for sender in self.senders:
             sender.commit()
         self.replica.commit(etas, self.job.decays)

@@ -24,7 +24,7 @@ from enum import Enum
 
 import numpy as np
 
-from psrv.codec.base import Bytes
+from psrv.codec.base import Bytes, Draw
 from psrv.codec.channel import Relay
 from psrv.errors import CodecError, ProtocolError
 from psrv.job import Job
@@ -106,7 +106,9 @@ class Aggregator:
         every = job.layout.buckets
         held = range(len(every)) if buckets is None else buckets
         self._slots = {
-            i: _Slot(Relay(job.method.up, job.method.down, every[i], job.seed), first_round - 1)
+            i: _Slot(
+                Relay(job.method.up, job.method.down, every[i], job.seed, workers), first_round - 1
+            )
             for i in held
         }
         self.stale = 0
@@ -224,9 +226,15 @@ class Aggregator:
 
     def _unfit(self, slot: _Slot, push: Push) -> Refuse | None:
         bucket = self.job.layout.buckets[push.bucket]
-        expected = self.job.method.up.payload_bytes(bucket, push.eta)
-        size = memoryview(push.payload).nbytes
-        if size != expected:
+        up, size = self.job.method.up, memoryview(push.payload).nbytes
+        draw = Draw(self.job.seed, push.round, push.bucket, push.sender, self.workers)
+        expected = up.payload_bytes(bucket, push.eta, draw)
+        if expected is None:
+            bound = up.payload_bound(bucket, self.workers)
+            if size > bound:
+                text = f"its payload has {size} bytes, expected at most {bound}"
+                return self._refuse(push, "payload", text)
+        elif size != expected:
             text = f"its payload has {size} bytes, expected {expected}"
             return self._refuse(push, "payload", text)
         if push.round == slot.round and push.eta != slot.eta:
@@ -257,7 +265,7 @@ class Aggregator:
         out = np.empty(bucket.stop - bucket.start, np.float32)
         for rank, payload in enumerate(payloads):
             try:
-                self._slots[action.bucket].relay.decode(payload, out)
+                self._slots[action.bucket].relay.decode(payload, out, action.round, rank)
             except CodecError as fault:
                 return CodecError(
                     f"worker {rank}, round {action.round}, bucket {action.bucket}: {fault}"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from psrv.errors import ConfigError, DivergedError, WireError
+from psrv.errors import CodecError, ConfigError, DivergedError, WireError
 from psrv.job import Job, difference, job_from_description
 from psrv.measure.summary import check_detail, check_digests
 from psrv.messages import Bye, Epoch, Error, Hello, Join, Message, Welcome, show
@@ -244,10 +244,16 @@ class Membership:
             job = job_from_description(join.job)
         except ConfigError as error:
             return self._expel(member, "job", str(error))
-        needed = max(
-            max(job.method.up.payload_bytes(b, 1.0), job.method.down.payload_bytes(b, 1.0))
-            for b in job.layout.buckets
-        )
+        try:
+            needed = max(
+                max(
+                    job.method.up.payload_bound(b, self.terms.workers),
+                    job.method.down.payload_bound(b, 1),
+                )
+                for b in job.layout.buckets
+            )
+        except CodecError as error:
+            return self._expel(member, "job", str(error))
         if needed > self.terms.max_payload:
             return self._expel(
                 member,

@@ -1,14 +1,14 @@
 """``docs/payloads.md`` in plain NumPy, for tests: slow, and sharing no code with ``psrv.codec``.
 
-A new compressor gets a class here and a line in ``REFERENCES``; the battery in ``tests/codec``
-then covers it.
+The generator, the norm and the sign compressors; ``reference_*.py`` hold the others and
+``codec_references.py`` the table of all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,39 @@ class NotFiniteError(Exception):
     """The input, or a sum over it, is not a finite number."""
 
 
+class Draw(NamedTuple):
+    """Where the randomness of a payload comes from."""
+
+    seed: int = 0
+    round: int = 0
+    bucket: int = 0
+    rank: int = 0
+    workers: int = 1
+
+    def own(self, purpose: int) -> int:
+        return key_of(self.seed, purpose, self.round, self.bucket, self.rank)
+
+    def shared(self, purpose: int, part: int = 0) -> int:
+        return key_of(self.seed, purpose, self.round, self.bucket, part)
+
+
 class Reference(Protocol):
     """What the battery asks of a compressor's transcription; ``sizes`` are its blocks'."""
 
-    def size(self, sizes: Sizes) -> int:
-        """Bytes of the payload, from DESIGN section 6."""
+    def size(self, sizes: Sizes, draw: Draw) -> int | None:
+        """Bytes of the payload, from DESIGN section 6; None where the data decide."""
 
     def alpha(self, sizes: Sizes) -> float:
-        """A contraction that holds for every x; 0 if there is none."""
+        """A contraction that holds for every x (on average over draws); 0 if there is none."""
 
-    def encode(self, x: Floats, sizes: Sizes, key: int) -> bytes:
+    def encode(self, x: Floats, sizes: Sizes, draw: Draw) -> bytes:
         """The payload."""
 
-    def decode(self, payload: bytes, sizes: Sizes) -> Floats:
+    def decode(self, payload: bytes, sizes: Sizes, draw: Draw) -> Floats:
         """C(x)."""
 
-    def broken(self, payload: bytes, sizes: Sizes) -> Iterator[bytes]:
-        """Payloads of the right size that a reader has to refuse."""
+    def broken(self, payload: bytes, sizes: Sizes, draw: Draw) -> Iterator[bytes]:
+        """Payloads of a possible size that a reader has to refuse."""
 
 
 # The generator
@@ -113,33 +129,33 @@ def with_number(payload: bytes, index: int, value: float) -> bytes:
 
 
 class Dense:
-    def size(self, sizes: Sizes) -> int:
+    def size(self, sizes: Sizes, draw: Draw) -> int:
         return 4 * sum(sizes)
 
     def alpha(self, sizes: Sizes) -> float:
         return 1.0
 
-    def encode(self, x: Floats, sizes: Sizes, key: int) -> bytes:
+    def encode(self, x: Floats, sizes: Sizes, draw: Draw) -> bytes:
         if not np.isfinite(x).all():
             raise NotFiniteError
         return x.astype("<f4").tobytes()
 
-    def decode(self, payload: bytes, sizes: Sizes) -> Floats:
+    def decode(self, payload: bytes, sizes: Sizes, draw: Draw) -> Floats:
         return np.frombuffer(payload, "<f4").astype(np.float32)
 
-    def broken(self, payload: bytes, sizes: Sizes) -> Iterator[bytes]:
+    def broken(self, payload: bytes, sizes: Sizes, draw: Draw) -> Iterator[bytes]:
         for i in range(sum(sizes)):
             yield from (with_number(payload, i, bad) for bad in NOT_FINITE)
 
 
 class Sign:
-    def size(self, sizes: Sizes) -> int:
+    def size(self, sizes: Sizes, draw: Draw) -> int:
         return sum(4 + math.ceil(size / 8) for size in sizes)
 
     def alpha(self, sizes: Sizes) -> float:
         return 1 / max(sizes)
 
-    def encode(self, x: Floats, sizes: Sizes, key: int) -> bytes:
+    def encode(self, x: Floats, sizes: Sizes, draw: Draw) -> bytes:
         scales, bits = [], []
         for start, stop in ranges(sizes):
             with np.errstate(over="ignore"):
@@ -150,7 +166,7 @@ class Sign:
             bits.append(pack(np.signbit(x[start:stop])))
         return np.array(scales, "<f4").tobytes() + b"".join(bits)
 
-    def decode(self, payload: bytes, sizes: Sizes) -> Floats:
+    def decode(self, payload: bytes, sizes: Sizes, draw: Draw) -> Floats:
         scales = np.frombuffer(payload[: 4 * len(sizes)], "<f4").astype(np.float32)
         at, parts = 4 * len(sizes), []
         for size, scale in zip(sizes, scales, strict=True):
@@ -159,47 +175,46 @@ class Sign:
             at += math.ceil(size / 8)
         return np.concatenate(parts)
 
-    def broken(self, payload: bytes, sizes: Sizes) -> Iterator[bytes]:
+    def broken(self, payload: bytes, sizes: Sizes, draw: Draw) -> Iterator[bytes]:
         for b in range(len(sizes)):
             yield from (with_number(payload, b, bad) for bad in (*NOT_FINITE, -1.0, -1e-45))
 
 
 class SignUnscaled:
-    def size(self, sizes: Sizes) -> int:
+    def size(self, sizes: Sizes, draw: Draw) -> int:
         return math.ceil(sum(sizes) / 8)
 
     def alpha(self, sizes: Sizes) -> float:
         return 0.0
 
-    def encode(self, x: Floats, sizes: Sizes, key: int) -> bytes:
+    def encode(self, x: Floats, sizes: Sizes, draw: Draw) -> bytes:
         if not np.isfinite(x).all():
             raise NotFiniteError
         negative = x < 0
         for i in np.flatnonzero(x == 0).tolist():
-            negative[i] = bit_of(key, i)
+            negative[i] = bit_of(draw.own(1), i)
         return pack(negative)
 
-    def decode(self, payload: bytes, sizes: Sizes) -> Floats:
+    def decode(self, payload: bytes, sizes: Sizes, draw: Draw) -> Floats:
         one = np.float32(1)
         return np.where(unpack(payload, sum(sizes)), -one, one)
 
-    def broken(self, payload: bytes, sizes: Sizes) -> Iterator[bytes]:
+    def broken(self, payload: bytes, sizes: Sizes, draw: Draw) -> Iterator[bytes]:
         yield from ()  # any bits are signs
 
 
-REFERENCES: dict[str, Reference] = {
-    "dense": Dense(),
-    "sign": Sign(),
-    "sign-unscaled": SignUnscaled(),
-}
-
-
-def mean(vectors: Sequence[Floats], residual: Floats | None = None, rho: float = 1.0) -> Floats:
+def mean(
+    vectors: Sequence[Floats],
+    residual: Floats | None = None,
+    rho: float = 1.0,
+    weights: Floats | None = None,
+) -> Floats:
     """What ``reduce`` promises, from decoded payloads in rank order."""
-    total = vectors[0].copy()
-    for vector in vectors[1:]:
-        total += vector
-    total *= np.float32(1 / len(vectors))
+    parts = vectors if weights is None else [w * v for w, v in zip(weights, vectors, strict=True)]
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    total *= np.float32(1 / len(vectors)) if weights is None else np.float32(1)
     return total if residual is None else total + np.float32(rho) * residual
 
 

@@ -93,7 +93,9 @@ class Pushes:
 
     def __init__(self, job: Job, workers: int, gradients=None) -> None:
         self.job, self.workers = job, workers
-        self.senders = [Sender(job.method, job.layout, job.seed, r) for r in range(workers)]
+        self.senders = [
+            Sender(job.method, job.layout, job.seed, r, workers) for r in range(workers)
+        ]
         self._gradients = gradients or made_up_gradient
 
     def round(self, t: int, eta=0.1) -> list[list[Push]]:
@@ -130,11 +132,13 @@ def feed(aggregator: Aggregator, pushes: list[Push], now=0) -> np.ndarray:
 class CoreWorker:
     """What a worker process does, as one machine: messages in, messages out."""
 
-    def __init__(self, rank: int, job: Job, rounds: int, gradient, start: np.ndarray) -> None:
+    def __init__(
+        self, rank: int, workers: int, job: Job, rounds: int, gradient, start: np.ndarray
+    ) -> None:
         self.rank, self.job, self.rounds, self._gradient = rank, job, rounds, gradient
         self.link = Link("memory", 30.0)
-        self.sender = Sender(job.method, job.layout, job.seed, rank)
-        self.replica = Replica(job.method, job.layout)
+        self.sender = Sender(job.method, job.layout, job.seed, rank, workers)
+        self.replica = Replica(job.method, job.layout, job.seed)
         self.replica.parameters[:] = start if rank == 0 else 0
         self.round = 0
         self.done = False
@@ -203,7 +207,7 @@ class CoreWorker:
         assert result.round == self.round
         bucket = self.job.layout.buckets[result.bucket]
         payload = np.frombuffer(result.payload, np.uint8)
-        self.replica.receive(bucket, payload, self.etas()[bucket.group])
+        self.replica.receive(bucket, payload, self.round, self.etas()[bucket.group])
         self._waiting.remove(result.bucket)
         if self._waiting:
             return
@@ -226,7 +230,9 @@ class Network:
         self.core = ServerCore(make_terms(workers))
         start = aligned(job.layout.dimension)
         start[:] = np.random.default_rng(seed).standard_normal(start.size)
-        self.workers = [CoreWorker(r, job, rounds, gradient, start) for r in range(workers)]
+        self.workers = [
+            CoreWorker(r, workers, job, rounds, gradient, start) for r in range(workers)
+        ]
         self.stopped: Stop | None = None
         self.notes: list[str] = []
         self._start = start

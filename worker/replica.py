@@ -24,19 +24,19 @@ class Replica:
         downlink: the receiving half of the downlink.
     """
 
-    def __init__(self, method: Method, layout: Layout) -> None:
+    def __init__(self, method: Method, layout: Layout, seed: int) -> None:
         self.method, self.layout = method, layout
         self.parameters: Floats = aligned(layout.dimension)
         self.rule = make_rule(method, layout.dimension)
-        self.downlink = Downlink(method.down, layout.buckets)
+        self.downlink = Downlink(method.down, layout.buckets, seed)
 
-    def receive(self, bucket: Bucket, payload: Bytes, eta: float) -> None:
+    def receive(self, bucket: Bucket, payload: Bytes, round: int, eta: float) -> None:
         """Decode one bucket's result; nothing is applied before ``commit``.
 
         Raises:
             CodecError: not a payload of this bucket. No state changes.
         """
-        self.downlink.decode(bucket, payload, eta)
+        self.downlink.decode(bucket, payload, round, eta)
 
     def commit(self, etas: Sequence[float], decays: Sequence[float]) -> None:
         """Apply the round. Every bucket has been received.

@@ -26,9 +26,9 @@ class Sender:
         momentum: float32[d], local momentum; None where the method sends the gradient.
     """
 
-    def __init__(self, method: Method, layout: Layout, seed: int, rank: int) -> None:
+    def __init__(self, method: Method, layout: Layout, seed: int, rank: int, workers: int) -> None:
         self.method, self.layout, self.rank = method, layout, rank
-        self.uplink = Uplink(method.up, layout.buckets, seed, rank)
+        self.uplink = Uplink(method.up, layout.buckets, seed, rank, workers)
         self.momentum: Floats | None = None
         self._next: Floats | None = None
         if method.outgoing != "gradient":

@@ -51,8 +51,8 @@ class Trainer:
         self.session, self.job, self.layout = session, job, job.layout
         self.connection = session.connection
         self.rank, self.workers = session.rank, session.workers
-        self.sender = Sender(job.method, job.layout, job.seed, self.rank)
-        self.replica = Replica(job.method, job.layout)
+        self.sender = Sender(job.method, job.layout, job.seed, self.rank, self.workers)
+        self.replica = Replica(job.method, job.layout, job.seed)
         self.round = 0
         self.meter = StepMeter(rank=self.rank, span=session.recorder.span)
         self.totals = WorkerTotals(self.rank)
@@ -176,7 +176,7 @@ class Trainer:
             )
             bucket = self.layout.buckets[message.bucket]
             payload = np.frombuffer(message.payload, np.uint8)
-            self.replica.receive(bucket, payload, etas[bucket.group])
+            self.replica.receive(bucket, payload, self.round, etas[bucket.group])
             down += payload.nbytes
             waiting.remove(message.bucket)
             self.meter.lap("decode", message.bucket)

@@ -20,6 +20,6 @@ def warmup() -> int:
     layout = Layout.build([Tensor("x", (40,))])
     bucket = Bucket(0, 0, 40, 0, Blocks.of([40]))
     for method in METHODS.values():
-        Sender(method, layout, 0, 0).encode(bucket, 0, 1.0)
+        Sender(method, layout, 0, 0, 1).encode(bucket, 0, 1.0)
         make_rule(method, 40).apply(aligned(40), aligned(40), bucket, 0.1, 0.0)
     return len(METHODS)

@@ -1,13 +1,22 @@
-"""Every registered compressor in turn."""
+"""Every registered compressor in turn, in every form of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from codec_pair import Pair
-from psrv.codec import COMPRESSORS
+from codec_pair import FORMS, Pair
 
 
-@pytest.fixture(scope="session", params=sorted(COMPRESSORS))
+def _name(form: tuple[str, bool]) -> str:
+    return f"{form[0]}, contracted" if form[1] else form[0]
+
+
+@pytest.fixture(scope="session", params=FORMS, ids=_name)
 def pair(request: pytest.FixtureRequest) -> Pair:
+    return Pair.of(*request.param)
+
+
+@pytest.fixture(scope="session", params=[spec for spec, contracted in FORMS if not contracted])
+def parsed(request: pytest.FixtureRequest) -> Pair:
+    """Every example as ``parse`` gives it."""
     return Pair.of(request.param)

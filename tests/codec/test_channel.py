@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codec_reference import REFERENCES, Floats, key_of, wide
+from codec_reference import Draw, Floats, wide
+from codec_references import reference_of
 from psrv.codec import rng
 from psrv.codec.channel import Channel, Downlink, Feedback, Relay, Uplink
 from psrv.errors import CodecError, ConfigError, NonFiniteError
@@ -85,11 +86,11 @@ def markov(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[byte
 
 def encoded(spec: str, v: Floats, round: int) -> tuple[list[bytes], Floats]:
     """Every bucket's payload of ``v``, and what they decode to."""
-    reference, payloads, parts = REFERENCES[spec], [], []
+    reference, payloads, parts = reference_of(spec), [], []
     for bucket in BUCKETS:
-        key = key_of(SEED, 1, round, bucket.index, RANK)
-        payloads.append(reference.encode(v[bucket.slice], sizes_of(bucket), key))
-        parts.append(reference.decode(payloads[-1], sizes_of(bucket)))
+        draw = Draw(SEED, round, bucket.index, RANK, 3)
+        payloads.append(reference.encode(v[bucket.slice], sizes_of(bucket), draw))
+        parts.append(reference.decode(payloads[-1], sizes_of(bucket), draw))
     return payloads, np.concatenate(parts)
 
 
@@ -111,7 +112,7 @@ def test_a_sender_sends_what_its_definition_says_bit_for_bit(
     definition: Callable[..., Any], channel: Channel
 ) -> None:
     sender = definition(channel.compressor, channel.rescale)
-    uplink = Uplink(channel, BUCKETS, SEED, RANK)
+    uplink = Uplink(channel, BUCKETS, SEED, RANK, 3)
     for round, eta in enumerate(ETAS):
         vector = wide(DIMENSION, round)
         vector[::7] = 0
@@ -132,7 +133,7 @@ def channels(rescale: bool = False) -> list[Channel]:
 def test_a_number_that_is_not_finite_in_any_bucket_leaves_the_sender_as_it_was(
     channel: Channel, bad: float
 ) -> None:
-    disturbed, calm = (Uplink(channel, BUCKETS, SEED, RANK) for _ in range(2))
+    disturbed, calm = (Uplink(channel, BUCKETS, SEED, RANK, 3) for _ in range(2))
     for round, eta in enumerate(ETAS):
         for bucket in BUCKETS:
             vector = wide(DIMENSION, 50 + round)
@@ -148,7 +149,7 @@ def test_a_number_that_is_not_finite_in_any_bucket_leaves_the_sender_as_it_was(
 
 def test_a_round_that_is_encoded_again_before_its_commit_gives_the_same_payloads() -> None:
     for channel in channels():
-        uplink = Uplink(channel, BUCKETS, SEED, RANK)
+        uplink = Uplink(channel, BUCKETS, SEED, RANK, 3)
         for round in range(3):
             vector = wide(DIMENSION, round)
             assert step(uplink, vector, round, 0.1) == step(uplink, vector, round, 0.1)
@@ -157,7 +158,7 @@ def test_a_round_that_is_encoded_again_before_its_commit_gives_the_same_payloads
 
 @pytest.mark.parametrize("feedback", [Feedback.EF, Feedback.MARKOV])
 def test_what_is_remembered_stays_while_the_step_size_is_zero(feedback: Feedback) -> None:
-    uplink = Uplink(Channel(feedback, "sign", rescale=True), BUCKETS, SEED, RANK)
+    uplink = Uplink(Channel(feedback, "sign", rescale=True), BUCKETS, SEED, RANK, 3)
     run(uplink, wide(DIMENSION), 0, 0.1)
     memory = uplink.memory.copy()
     assert memory.any()
@@ -184,9 +185,9 @@ class Round:
     """n senders, the server and a receiver, over every bucket."""
 
     def __init__(self, up: Channel, down: Channel, workers: int = 3) -> None:
-        self.workers = [Uplink(up, BUCKETS, SEED, rank) for rank in range(workers)]
-        self.relays = [Relay(up, down, bucket, SEED) for bucket in BUCKETS]
-        self.replica = Downlink(down, BUCKETS)
+        self.workers = [Uplink(up, BUCKETS, SEED, rank, workers) for rank in range(workers)]
+        self.relays = [Relay(up, down, bucket, SEED, workers) for bucket in BUCKETS]
+        self.replica = Downlink(down, BUCKETS, SEED)
         self.sent: list[list[bytes]] = []
         self.results: list[bytes] = []
 
@@ -199,9 +200,9 @@ class Round:
             for k, relay in enumerate(self.relays)
         ]
 
-    def receive(self, eta: float = 0.1) -> Floats:
+    def receive(self, round: int, eta: float = 0.1) -> Floats:
         for bucket, result in zip(BUCKETS, self.results, strict=True):
-            self.replica.decode(bucket, np.frombuffer(result, np.uint8), eta)
+            self.replica.decode(bucket, np.frombuffer(result, np.uint8), round, eta)
         for end in (*self.workers, *self.relays):
             end.commit()
         return self.replica.commit()
@@ -209,7 +210,7 @@ class Round:
     def __call__(self, vectors: Sequence[Floats], round: int, eta: float = 0.1) -> Floats:
         self.push(vectors, round, eta)
         self.relay(round, eta)
-        return self.receive(eta).copy()
+        return self.receive(round, eta).copy()
 
     def state(self) -> bytes:
         """Everything remembered, anywhere."""
@@ -235,9 +236,11 @@ def test_what_arrives_and_what_is_kept_add_up_to_what_was_sent(up: Channel, down
         vectors = vectors_of(round)
         received = run(vectors, round)
         contributions = []
-        for worker, payloads in zip(run.workers, run.sent, strict=True):
+        for rank, (worker, payloads) in enumerate(zip(run.workers, run.sent, strict=True)):
             parts = [
-                REFERENCES[up.compressor].decode(p, sizes_of(b))
+                reference_of(up.compressor).decode(
+                    p, sizes_of(b), Draw(SEED, round, b.index, rank, 3)
+                )
                 for p, b in zip(payloads, BUCKETS, strict=True)
             ]
             if up.feedback is Feedback.MARKOV:
@@ -265,7 +268,7 @@ def test_error_feedback_both_ways_is_algorithm_2_with_its_changing_step_size() -
     """The server's p~ = mean + (eta_{t-1} / eta_t) e~, in float32, bit for bit."""
     up, down = (Channel(Feedback.EF, "sign", rescale=True) for _ in range(2))
     run = Round(up, down)
-    error, last, sign = np.zeros(DIMENSION, np.float32), 0.0, REFERENCES["sign"]
+    error, last, sign = np.zeros(DIMENSION, np.float32), 0.0, reference_of("sign")
     for round, eta in enumerate(ETAS):
         received = run(vectors_of(round), round, eta)
         if eta == 0:
@@ -274,11 +277,11 @@ def test_error_feedback_both_ways_is_algorithm_2_with_its_changing_step_size() -
             continue
         for k, bucket in enumerate(BUCKETS):
             sizes, s = sizes_of(bucket), bucket.slice
-            c = [sign.decode(payloads[k], sizes) for payloads in run.sent]
+            c = [sign.decode(payloads[k], sizes, Draw()) for payloads in run.sent]
             p = ((c[0] + c[1]) + c[2]) * np.float32(1 / 3) + np.float32(last / eta) * error[s]
-            assert sign.encode(p, sizes, 0) == run.results[k]
-            error[s] = p - sign.decode(run.results[k], sizes)
-            assert received[s].tobytes() == sign.decode(run.results[k], sizes).tobytes()
+            assert sign.encode(p, sizes, Draw()) == run.results[k]
+            error[s] = p - sign.decode(run.results[k], sizes, Draw())
+            assert received[s].tobytes() == sign.decode(run.results[k], sizes, Draw()).tobytes()
         last = eta
         assert np.concatenate([r.residual for r in run.relays]).tobytes() == error.tobytes()
 
@@ -332,7 +335,7 @@ def test_nothing_is_remembered_before_the_commit(up: Channel, down: Channel) -> 
         disturbed.push(vectors_of(90 + round), round)
         disturbed.relay(round)
         for bucket, result in zip(BUCKETS, disturbed.results, strict=True):
-            disturbed.replica.decode(bucket, np.frombuffer(result, np.uint8), 0.1)
+            disturbed.replica.decode(bucket, np.frombuffer(result, np.uint8), round, 0.1)
         assert disturbed.state() == before
         a, b = disturbed(vectors_of(round), round), calm(vectors_of(round), round)
         assert a.tobytes() == b.tobytes()
@@ -353,15 +356,15 @@ def test_a_refused_round_leaves_the_server_as_it_was(up: Channel, down: Channel)
             relay.commit()  # of a round that did not run: nothing
         disturbed.sent[1] = good
         disturbed.relay(round)
-        assert disturbed.receive().tobytes() == calm(vectors_of(round), round).tobytes()
+        assert disturbed.receive(round).tobytes() == calm(vectors_of(round), round).tobytes()
         assert disturbed.state() == calm.state()
 
 
 def test_the_server_holds_one_vector_a_bucket_where_one_is_enough() -> None:
     for feedback in (Feedback.EF, Feedback.MARKOV):
-        relay = Relay(*[Channel(feedback, "sign")] * 2, BUCKETS[0], SEED)
+        relay = Relay(*[Channel(feedback, "sign")] * 2, BUCKETS[0], SEED, 3)
         assert relay.mean is None
         assert relay.residual.size == BUCKETS[0].blocks.dimension
-    relay = Relay(*[Channel(Feedback.PLAIN, "sign")] * 2, BUCKETS[0], SEED)
+    relay = Relay(*[Channel(Feedback.PLAIN, "sign")] * 2, BUCKETS[0], SEED, 3)
     assert relay.mean is None
     assert relay.residual is None

@@ -38,13 +38,13 @@ if sys.argv[1] == "train":
     for up in Feedback:
         for down in Feedback:
             channels = Channel(up, "sign"), Channel(down, "sign")
-            worker, replica = Uplink(channels[0], buckets, 0, 0), Downlink(channels[1], buckets)
-            server = [Relay(*channels, bucket, 0) for bucket in buckets]
+            worker, replica = Uplink(channels[0], buckets, 0, 0, 1), Downlink(channels[1], buckets, 0)
+            server = [Relay(*channels, bucket, 0, 1) for bucket in buckets]
             for round in range(2):
                 worker.buffer[:] = np.arange(1200)
                 for bucket, relay in zip(buckets, server, strict=True):
                     result = relay.run([worker.encode(bucket, round, 0.1)], round, 0.1)
-                    replica.decode(bucket, result, 0.1)
+                    replica.decode(bucket, result, round, 0.1)
                 for end in (worker, replica, *server):
                     end.commit()
 

@@ -51,11 +51,11 @@ class Core:
         job = make_job(method, GROUPED, 7, decay=0.01)
         self.layout = job.layout
         self.decays = job.decays
-        self.senders = [Sender(job.method, self.layout, 3, rank) for rank in range(N)]
+        self.senders = [Sender(job.method, self.layout, 3, rank, N) for rank in range(N)]
         self.relays = [
-            Relay(job.method.up, job.method.down, b, job.seed) for b in self.layout.buckets
+            Relay(job.method.up, job.method.down, b, job.seed, N) for b in self.layout.buckets
         ]
-        self.replica = Replica(job.method, self.layout)
+        self.replica = Replica(job.method, self.layout, job.seed)
         self.round = 0
 
     def write(self, gradients):
@@ -67,7 +67,7 @@ class Core:
         for bucket, relay in zip(self.layout.buckets, self.relays, strict=True):
             eta = etas[bucket.group]
             payloads = [s.encode(bucket, self.round, eta).copy() for s in self.senders]
-            self.replica.receive(bucket, relay.run(payloads, self.round, eta), eta)
+            self.replica.receive(bucket, relay.run(payloads, self.round, eta), self.round, eta)
         for part in (*self.senders, *self.relays):
             part.commit()
         self.replica.commit(etas, self.decays)

@@ -32,7 +32,7 @@ def fill(cluster: Cluster, t: int) -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_encoding_without_a_commit_leaves_no_trace(method):
     job = make_job(method)
-    sender, twin = (Sender(job.method, job.layout, 1, 0) for _ in range(2))
+    sender, twin = (Sender(job.method, job.layout, 1, 0, 1) for _ in range(2))
     d = job.layout.dimension
     for t in range(3):
         for _ in range(3):  # rounds that are left
@@ -93,9 +93,9 @@ def test_result_that_is_no_payload_changes_nothing(method):
     size = job.method.down.payload_bytes(bucket, ETAS[0])
     for payload in (np.zeros(size + 1, np.uint8), np.zeros(size - 1, np.uint8)):
         with pytest.raises(CodecError):
-            replica.receive(bucket, payload, ETAS[0])
+            replica.receive(bucket, payload, 1, ETAS[0])
     assert state(replica) == before
-    replica.receive(bucket, np.zeros(size, np.uint8), ETAS[0])
+    replica.receive(bucket, np.zeros(size, np.uint8), 1, ETAS[0])
     assert state(replica) == before, "decoded, and not yet applied"
 
 
@@ -107,7 +107,7 @@ def test_replica_state_is_all_a_peer_needs():
         for t in range(3):
             fill(cluster, t)
             cluster.step(ETAS)
-        late = Replica(job.method, job.layout)
+        late = Replica(job.method, job.layout, 1)
         for name, vector in cluster.replica.state().items():
             late.state()[name][:] = vector
         payload = np.zeros(0, np.uint8)
@@ -115,7 +115,7 @@ def test_replica_state_is_all_a_peer_needs():
             size = job.method.down.payload_bytes(bucket, ETAS[bucket.group])
             payload = np.full(size, 0x3D, np.uint8)
             for replica in (cluster.replica, late):
-                replica.receive(bucket, payload, ETAS[bucket.group])
+                replica.receive(bucket, payload, 3, ETAS[bucket.group])
         for replica in (cluster.replica, late):
             replica.commit(ETAS, job.decays)
         assert state(late) == state(cluster.replica), method
