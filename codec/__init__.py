@@ -10,12 +10,13 @@ import numpy as np
 from psrv.codec import rng
 from psrv.codec.base import Blocks, Compressor, Draw, aligned, alpha
 from psrv.codec.coder import Coder
-from psrv.codec.registry import COMPRESSORS, EXAMPLES, parse
+from psrv.codec.registry import COMPRESSORS, EXAMPLES, OF_SEVERAL, parse
 from psrv.codec.warm import warmup
 
 __all__ = [
     "COMPRESSORS",
     "EXAMPLES",
+    "OF_SEVERAL",
     "Blocks",
     "Coder",
     "Compressor",
@@ -45,7 +46,7 @@ def digest() -> bytes:
     blocks, draw = Blocks.of([4100, 77]), Draw(1, 2, 3, 4, 5)
     ramp = np.arange(blocks.dimension, dtype=np.float32)
     vector, decoded = aligned(blocks.dimension), aligned(blocks.dimension)
-    for spec in sorted(EXAMPLES):
+    for spec in sorted(EXAMPLES + OF_SEVERAL):
         compressor = parse(spec)
         vector[:] = (ramp % 11 - 5) / (ramp + 1)
         payload = np.empty(compressor.payload_bound(blocks, draw.workers), np.uint8)

@@ -64,24 +64,32 @@ class Compressor(ABC):
     Attributes:
         name: what a spec begins with.
         grammar: the specs that ``of`` accepts, for an error message.
+        summary: what is sent, in a few words.
         examples: specs that the tests, the digest and the warm-up run.
+        examples_of_several: more of them, that need several senders: for the digest.
         spec: the text that ``parse`` turns into this compressor.
         lossless: C(x) = x for every float32 x.
         contractive: there is an alpha > 0 with E ||C(x) - x||^2 <= (1 - alpha) ||x||^2
             for every x, which is what error feedback and Markov memory need.
         random: the payload or what it means depends on ``draw``.
         partial: encode reads only the coordinates that it sends.
+        sparse: most coordinates are not sent.
+        shared: the senders of a round divide the vector among them.
         whole: K counts coordinates of the whole vector, so there must be one bucket.
     """
 
     name: ClassVar[str]
     grammar: ClassVar[str]
+    summary: ClassVar[str]
     examples: ClassVar[tuple[str, ...]]
+    examples_of_several: ClassVar[tuple[str, ...]] = ()
     spec: str
     lossless = False
     contractive = False
     random = False
     partial = False
+    sparse = False
+    shared = False
     whole = False
 
     @classmethod
@@ -267,3 +275,8 @@ def residual_address(residual: Floats | None, blocks: Blocks) -> int:
 def not_finite(buffer: Floats, at: int) -> NonFiniteError:
     """The error for a coordinate that is NaN or infinite."""
     return NonFiniteError(f"coordinate {at} is {buffer[at]}, not a finite number", at)
+
+
+def too_large(buffer: Floats, at: int, gain: np.float32) -> NonFiniteError:
+    """The error for a coordinate that is finite, and not when multiplied on arrival."""
+    return NonFiniteError(f"coordinate {at} is {buffer[at]}, {gain} times which is not finite", at)

@@ -153,6 +153,7 @@ class Dense(Values):
     """C(x) = x."""
 
     name = grammar = "dense"
+    summary = "float32 as it is"
     examples = ("dense",)
     form = FORMATS["float32"]
     lossless = True
@@ -162,6 +163,7 @@ class Half(Values):
     """C(x) = x to 11 significant bits, from 2^-24 to 65504."""
 
     name = grammar = "fp16"
+    summary = "each coordinate as IEEE binary16, rounded to nearest"
     examples = ("fp16",)
     form = FORMATS["fp16"]
 
@@ -170,6 +172,7 @@ class BrainFloat(Values):
     """C(x) = x to 8 significant bits, in the range of float32."""
 
     name = grammar = "bf16"
+    summary = "the upper half of each float32, rounded to nearest"
     examples = ("bf16",)
     form = FORMATS["bf16"]
 
@@ -178,5 +181,6 @@ class Natural(Values):
     """C(x) = sign and exponent of x, the exponent rounded at random."""
 
     name = grammar = "natural"
+    summary = "each coordinate as a power of two, by chance one of the two around it"
     examples = ("natural",)
     form = FORMATS["natural"]

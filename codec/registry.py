@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 from psrv.codec.base import Compressor
-from psrv.codec.dense import Dense
+from psrv.codec.dense import BrainFloat, Dense, Half, Natural
+from psrv.codec.permk import PermK
+from psrv.codec.qsgd import QSGD
+from psrv.codec.randk import RandK
 from psrv.codec.sign import Sign
+from psrv.codec.topk import TopK
 from psrv.codec.unscaled import SignUnscaled
 from psrv.errors import ConfigError
 
@@ -14,13 +18,25 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     kind.name: kind
     for kind in (
         Dense,
+        BrainFloat,
+        Half,
+        Natural,
+        QSGD,
         Sign,
         SignUnscaled,
+        TopK,
+        RandK,
+        PermK,
     )
 }
 
 EXAMPLES: tuple[str, ...] = tuple(spec for kind in COMPRESSORS.values() for spec in kind.examples)
-"""What the tests, the digest and the warm-up run: every compressor, in all of its forms."""
+"""What the tests and the warm-up run: every compressor, in all of its forms."""
+
+OF_SEVERAL: tuple[str, ...] = tuple(
+    spec for kind in COMPRESSORS.values() for spec in kind.examples_of_several
+)
+"""Forms that need several senders, which the digest and the golden files cover as well."""
 
 
 @cache

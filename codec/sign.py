@@ -37,6 +37,7 @@ class Sign(Compressor):
 
     name = spec = "sign"
     grammar = "sign"
+    summary = "the sign of each coordinate, and the mean magnitude of each block"
     examples = ("sign",)
     contractive = True
 

@@ -1,86 +1,456 @@
-"""The loops of the two sign compressors."""
+"""The loops of the two sign compressors: addresses and lengths in, nothing allocated.
+
+Both passes over a block, its norm and its bits, are made before the next block is touched:
+a block of 2^15 coordinates and what it is made from stay in the L2 cache in between. Sums
+of payloads are formed 64 coordinates at a time in registers, over all payloads; the rest
+of a block group by group, then coordinate by coordinate, always with the same operations
+in the same order. ``sign.py`` and ``unscaled.py`` check every length first.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from psrv.codec import kernels as old
-from psrv.codec.kernels import (
-    JIT,
-    _add_block,
-    _unpack_block,
-    decode_sign,
-    decode_sign_onto,
-    decode_unscaled,
-    decode_unscaled_onto,
-    finish_mean,
-    finite_scales,
-    norm1,
+from psrv.codec.kernels import CHUNK, JIT
+from psrv.codec.rng import word64
+from psrv.codec.sign_vector import (
+    RUN,
+    add_signs,
+    copy_bytes,
+    count_rows,
+    lanes_total,
+    negative_row,
+    norm_groups,
+    norm_rows,
+    odd_row,
+    pack_signs,
+    subtract_row,
+    sum_group,
+    sum_rows,
+    unpack_signs,
+    zero_row,
 )
-from psrv.codec.vector import load_float
+from psrv.codec.vector import (
+    add_scaled,
+    load_byte,
+    load_float,
+    stack_floats,
+    store_byte,
+    store_float,
+    store_word64,
+)
 
-__all__ = [
-    "decode_sign",
-    "decode_sign_onto",
-    "decode_unscaled",
-    "decode_unscaled_onto",
-    "finite_scales",
-    "norm1",
-]
+INLINE = {"inline": "always", **JIT}
+"""For the pieces below, so that they are compiled where they are used and not once more."""
 
-_encode_sign, _encode_unscaled, _subtract = old.encode_sign, old.encode_unscaled, old.subtract_signs
+TOGETHER = 32
+"""Payloads that are added in one pass; more go on from the sum in memory, a chunk in L1."""
+
+# Scratch of a sum, on the stack: where its parts begin, in bytes, and how many float32.
+RUNS = 0
+SCALES = RUNS + TOGETHER * RUN
+LANES = SCALES + 4 * TOGETHER
+ZEROS = LANES + 256
+WORK = (ZEROS + 256) // 4
+
+
+# One block: the pieces of what follows
+
+
+@njit(**INLINE)
+def _bit(bits, j):
+    return (load_byte(bits + (j >> 3)) >> np.uint8(j & 7)) & np.uint8(1)
+
+
+@njit(**INLINE)
+def _fill(row, value):
+    """row = 64 times ``value``."""
+    for j in range(64):
+        store_float(np.float32(value), row + 4 * j)
+
+
+@njit(**INLINE)
+def _norm_chunk(x, count, residual, rho, lanes):
+    """Sum of |x| of a chunk, as ``docs/payloads.md`` has it, after x = x + rho * residual.
+
+    Lane j of 64 adds |x[64 r + j]| for r = 0, 1, ... in float32; then lane j adds lane
+    j + 32, then j + 16, ..., j + 1. What comes back is float32.
+    """
+    _fill(lanes, 0.0)
+    rows, groups = count >> 6, count >> 4
+    norm_rows(x, residual, rho, rows, lanes)
+    for g in range(4 * rows, groups):
+        here = residual + 64 * g if residual else 0
+        norm_groups(x + 64 * g, here, rho, 1, lanes + 64 * (g & 3))
+    for j in range(16 * groups, count):
+        value = load_float(x + 4 * j)
+        if residual:
+            value += rho * load_float(residual + 4 * j)
+            store_float(value, x + 4 * j)
+        lane = lanes + 4 * (j & 63)
+        store_float(load_float(lane) + abs(value), lane)
+    return lanes_total(lanes)
+
+
+@njit(**INLINE)
+def _pack_block(x, count, scale, bits):
+    """The signs of x to ``bits``; x = x - (scale with those signs)."""
+    groups = count >> 4
+    pack_signs(x, scale, groups, bits)
+    for first in range(16 * groups, count, 8):
+        byte = np.uint8(0)
+        for j in range(min(8, count - first)):
+            address = x + 4 * (first + j)
+            value = load_float(address)
+            if np.signbit(value):
+                byte |= np.uint8(1 << j)
+                store_float(value + scale, address)
+            else:
+                store_float(value - scale, address)
+        store_byte(byte, bits + (first >> 3))
+
+
+@njit(**INLINE)
+def _unpack_block(bits, count, scale, out):
+    groups = count >> 4
+    unpack_signs(bits, scale, groups, out)
+    for j in range(16 * groups, count):
+        store_float(-scale if _bit(bits, j) else scale, out + 4 * j)
+
+
+@njit(**INLINE)
+def _add_block(bits, count, scale, base, out):
+    groups = count >> 4
+    add_signs(bits, scale, groups, base, out)
+    for j in range(16 * groups, count):
+        value = -scale if _bit(bits, j) else scale
+        store_float(load_float(base + 4 * j) + value, out + 4 * j)
+
+
+@njit(**INLINE)
+def _gather(payloads, first, size, bits, count, runs):
+    """The signs of ``count`` coordinates of payloads first to first + size - 1, side by side.
+
+    Payloads tend to start at the same offset in a page. Read in turn where they lie, more
+    than eight of them throw each other out of the L1 cache.
+    """
+    for k in range(size):
+        copy_bytes(payloads[first + k] + bits, (count + 7) >> 3, runs + RUN * k)
+
+
+@njit(**INLINE)
+def _sum_chunk(payloads, weights, header, bits, count, factor, out, residual, rho, work, normed):
+    """out = ((w_0 c_0 + w_1 c_1) + ...) * factor (+ rho * residual) of a chunk.
+
+    Args:
+        payloads: int64[n], an address each.
+        weights: address of float32[n], or 0: all are 1.
+        header: byte of a payload where the block's scale is, or -1: all are 1.
+        bits: byte of a payload where the chunk's signs are.
+        residual: address of float32[count], or 0.
+        work: address of ``WORK`` float32 of scratch.
+        normed: whether the norm is asked for.
+
+    Returns:
+        The sum of |out|, float32, as ``_norm_chunk`` has it.
+    """
+    rows, groups = count >> 6, count >> 4
+    runs, scales, lanes, zeros = work + RUNS, work + SCALES, work + LANES, work + ZEROS
+    _fill(zeros, -0.0)  # -0 + x is x, for every x; 0 + x would not keep a -0
+    n = payloads.size
+    for first in range(0, n, TOGETHER):
+        size = min(TOGETHER, n - first)
+        for k in range(size):
+            scale = np.float32(1) if header < 0 else load_float(payloads[first + k] + header)
+            if weights:
+                scale *= load_float(weights + 4 * (first + k))
+            store_float(scale, scales + 4 * k)
+        _gather(payloads, first, size, bits, count, runs)
+        last = first + size == n
+        times = factor if last else np.float32(1)  # x * 1 is x
+        rest = residual if last else 0
+        start, step = (out, 256) if first else (zeros, 0)
+        _fill(lanes, 0.0)
+        into = lanes if normed else 0
+        sum_rows(runs, scales, size, rows, start, step, times, out, rest, rho, into)
+        for g in range(4 * rows, groups):
+            here, lane = out + 64 * g, lanes + 64 * (g & 3)
+            begin = here if first else zeros
+            source, ratio = (rest + 64 * g, rho) if rest else (zeros, np.float32(1))
+            sum_group(runs + 2 * g, scales, size, begin, times, here, source, ratio, lane)
+        for j in range(16 * groups, count):
+            total = load_float(out + 4 * j) if first else np.float32(-0.0)
+            for k in range(size):
+                scale = load_float(scales + 4 * k)
+                total += -scale if _bit(runs + RUN * k, j) else scale
+            total *= times
+            if rest:
+                total += rho * load_float(rest + 4 * j)
+            store_float(total, out + 4 * j)
+            lane = lanes + 4 * (j & 63)
+            store_float(load_float(lane) + abs(total), lane)
+    return lanes_total(lanes)
+
+
+# sign
 
 
 @njit(**JIT)
-def encode_sign(x, residual, rho, edges, bit_edges, payload, lanes):
-    if residual:
-        finish_mean(x, edges[-1], np.float32(1), residual, rho)
-    return _encode_sign(x, edges, bit_edges, payload, lanes)
+def finite_scales(payload, blocks):
+    """Whether each of the leading float32 scales is finite and not negative."""
+    for b in range(blocks):
+        scale = load_float(payload + 4 * b)
+        if not (np.isfinite(scale) and scale >= 0):
+            return False
+    return True
+
+
+@njit(**JIT)
+def encode_sign(x, residual, rho, edges, bit_edges, payload, lanes=0):
+    """Scaled sign of each block of x = x + rho * residual; x becomes what it leaves over.
+
+    Args:
+        residual: address of float32[d], or 0: x as it is.
+
+    Returns:
+        -1, or the block in which the norm is not finite. That block holds the sum.
+    """
+    blocks = edges.size - 1
+    bits = payload + 4 * blocks
+    lanes = stack_floats(64)
+    for b in range(blocks):
+        start, size = edges[b], edges[b + 1] - edges[b]
+        total = 0.0
+        for first in range(0, size, CHUNK):
+            here = 4 * (start + first)
+            rest = residual + here if residual else 0
+            total += _norm_chunk(x + here, min(CHUNK, size - first), rest, rho, lanes)
+        scale = np.float32(total / size)
+        if not np.isfinite(scale):
+            return b
+        store_float(scale, payload + 4 * b)
+        _pack_block(x + 4 * start, size, scale, bits + bit_edges[b])
+    return -1
+
+
+@njit(**JIT)
+def decode_sign(payload, edges, bit_edges, out):
+    """out = the signed scales of each block."""
+    blocks = edges.size - 1
+    bits = payload + 4 * blocks
+    for b in range(blocks):
+        scale = load_float(payload + 4 * b)
+        _unpack_block(bits + bit_edges[b], edges[b + 1] - edges[b], scale, out + 4 * edges[b])
+
+
+@njit(**JIT)
+def decode_sign_onto(payload, edges, bit_edges, base, out):
+    """out = base + the signed scales of each block."""
+    blocks = edges.size - 1
+    bits = payload + 4 * blocks
+    for b in range(blocks):
+        start, count = edges[b], edges[b + 1] - edges[b]
+        scale = load_float(payload + 4 * b)
+        _add_block(bits + bit_edges[b], count, scale, base + 4 * start, out + 4 * start)
 
 
 @njit(**JIT)
 def reduce_sign(payloads, weights, factor, edges, bit_edges, out, residual, rho):
+    """out = ((w_0 c_0 + w_1 c_1) + ...) * factor (+ rho * residual), in rank order.
+
+    Args:
+        payloads: int64[n], an address each.
+        weights: address of float32[n], or 0: all are 1. w_i times a scale is rounded.
+        residual: address of float32[d], or 0.
+    """
     blocks = edges.size - 1
+    work = stack_floats(WORK)
     for b in range(blocks):
-        count = edges[b + 1] - edges[b]
-        at = 4 * edges[b]
-        for k in range(payloads.size):
-            scale = load_float(payloads[k] + 4 * b)
-            if weights:
-                scale *= load_float(weights + 4 * k)
-            bits = payloads[k] + 4 * blocks + bit_edges[b]
-            if k == 0:
-                _unpack_block(bits, count, scale, out + at)
-            else:
-                _add_block(bits, count, scale, out + at, out + at)
-        finish_mean(out + at, count, factor, residual + at if residual else 0, rho)
+        start, size = edges[b], edges[b + 1] - edges[b]
+        bits = 4 * blocks + bit_edges[b]
+        for first in range(0, size, CHUNK):
+            here = 4 * (start + first)
+            _sum_chunk(
+                payloads,
+                weights,
+                4 * b,
+                bits + (first >> 3),
+                min(CHUNK, size - first),
+                factor,
+                out + here,
+                residual + here if residual else 0,
+                rho,
+                work,
+                False,
+            )
 
 
 @njit(**JIT)
-def relay_sign(payloads, weights, factor, edges, bit_edges, residual, rho, out, result, lanes):
-    reduce_sign(payloads, weights, factor, edges, bit_edges, out, residual, rho)
-    return _encode_sign(out, edges, bit_edges, result, lanes)
+def relay_sign(payloads, weights, factor, edges, bit_edges, residual, rho, out, result, lanes=0):
+    """``reduce_sign`` into ``out`` and ``encode_sign`` of it to ``result``, block by block.
+
+    Returns:
+        -1, or the block in which the norm is not finite. That block holds the sum.
+    """
+    blocks = edges.size - 1
+    work = stack_floats(WORK)
+    for b in range(blocks):
+        start, size = edges[b], edges[b + 1] - edges[b]
+        bits = 4 * blocks + bit_edges[b]
+        total = 0.0
+        for first in range(0, size, CHUNK):
+            here = 4 * (start + first)
+            total += _sum_chunk(
+                payloads,
+                weights,
+                4 * b,
+                bits + (first >> 3),
+                min(CHUNK, size - first),
+                factor,
+                out + here,
+                residual + here if residual else 0,
+                rho,
+                work,
+                True,
+            )
+        scale = np.float32(total / size)
+        if not np.isfinite(scale):
+            return b
+        store_float(scale, result + 4 * b)
+        _pack_block(out + 4 * start, size, scale, result + bits)
+    return -1
+
+
+# sign-unscaled
+
+
+@njit(**INLINE)
+def _encode_row(x, key, row):
+    """The signs of a row, and x = x - C(x).
+
+    Returns:
+        uint64, the bits; and how many coordinates are finite before one is not, or 64.
+    """
+    negative = negative_row(x)
+    if odd_row(x):
+        for j in range(64):
+            if not np.isfinite(load_float(x + 4 * j)):
+                return negative, j
+        zero = zero_row(x)
+        negative = (negative & ~zero) | (word64(key, row) & zero)
+    subtract_row(x, negative)
+    return negative, 64
 
 
 @njit(**JIT)
 def encode_unscaled(x, residual, rho, count, key, payload):
-    if residual:
-        finish_mean(x, count, np.float32(1), residual, rho)
-    bad = _encode_unscaled(x, count, key, payload)
-    if bad < 0:
-        _subtract(payload, count, x)
-    return bad
+    """One bit a coordinate of x = x + rho * residual; x becomes what it leaves over.
+
+    Exact zeros take the generator's bit.
+
+    Args:
+        residual: address of float32[count], or 0: x as it is.
+
+    Returns:
+        -1, or the first coordinate that is not finite.
+    """
+    rows = count >> 6
+    for r in range(rows):
+        here = x + 256 * r
+        if residual:
+            for g in range(4):
+                add_scaled(here + 64 * g, np.float32(1), residual + 256 * r + 64 * g, rho)
+        bits, finite = _encode_row(here, key, r)
+        if finite < 64:
+            return 64 * r + finite
+        store_word64(bits, payload + 8 * r)
+    left = count - 64 * rows
+    if left:
+        row = stack_floats(64)
+        for j in range(64):
+            value = np.float32(1)
+            if j < left:
+                i = 4 * (64 * rows + j)
+                value = load_float(x + i)
+                if residual:
+                    value += rho * load_float(residual + i)
+                    store_float(value, x + i)
+            store_float(value, row + 4 * j)
+        bits, finite = _encode_row(row, key, rows)
+        if finite < 64:
+            return 64 * rows + finite
+        for j in range(left):
+            store_float(load_float(row + 4 * j), x + 4 * (64 * rows + j))
+        for i in range((left + 7) >> 3):
+            byte = np.uint8((bits >> np.uint64(8 * i)) & np.uint64(0xFF))
+            store_byte(byte, payload + 8 * rows + i)
+    return -1
+
+
+@njit(**JIT)
+def decode_unscaled(payload, count, out):
+    """out = +1 or -1."""
+    _unpack_block(payload, count, np.float32(1), out)
+
+
+@njit(**JIT)
+def decode_unscaled_onto(payload, count, base, out):
+    """out = base + (+1 or -1)."""
+    _add_block(payload, count, np.float32(1), base, out)
+
+
+@njit(**INLINE)
+def _count_chunk(payloads, bits, rows, factor, out, residual, rho, work):
+    """``_sum_chunk`` of whole rows where every scale and weight is 1."""
+    runs, zeros = work + RUNS, work + ZEROS
+    _fill(zeros, 0.0)
+    n = payloads.size
+    for first in range(0, n, TOGETHER):
+        size = min(TOGETHER, n - first)
+        last = first + size == n
+        times = factor if last else np.float32(1)
+        rest = residual if last else 0
+        start, step = (out, 256) if first else (zeros, 0)
+        _gather(payloads, first, size, bits, 64 * rows, runs)
+        count_rows(runs, size, rows, start, step, times, out, rest, rho)
 
 
 @njit(**JIT)
 def reduce_unscaled(payloads, weights, factor, count, out, residual, rho):
-    for k in range(payloads.size):
-        scale = np.float32(1)
-        if weights:
-            scale *= load_float(weights + 4 * k)
-        if k == 0:
-            _unpack_block(payloads[k], count, scale, out)
-        else:
-            _add_block(payloads[k], count, scale, out, out)
-    finish_mean(out, count, factor, residual, rho)
+    """out = ((w_0 c_0 + w_1 c_1) + ...) * factor (+ rho * residual), in rank order.
+
+    Without weights, or where all are 1, votes are counted in integers. The result is the
+    same: float32 holds every count up to 2^24.
+
+    Args:
+        payloads: int64[n], an address each.
+        weights: address of float32[n], or 0: all are 1.
+        residual: address of float32[count], or 0.
+    """
+    equal = True
+    if weights:
+        for k in range(payloads.size):
+            equal = equal and load_float(weights + 4 * k) == np.float32(1)
+    work = stack_floats(WORK)
+    for first in range(0, count, CHUNK):
+        size = min(CHUNK, count - first)
+        done = size >> 6 << 6 if equal else 0
+        here = 4 * first
+        rest = residual + here if residual else 0
+        if done:
+            _count_chunk(payloads, first >> 3, done >> 6, factor, out + here, rest, rho, work)
+        if done < size:
+            _sum_chunk(
+                payloads,
+                weights,
+                -1,
+                (first + done) >> 3,
+                size - done,
+                factor,
+                out + here + 4 * done,
+                rest + 4 * done if rest else 0,
+                rho,
+                work,
+                False,
+            )

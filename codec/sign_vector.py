@@ -1,10 +1,10 @@
 """The vector loops of the sign compressors, written in LLVM's own terms.
 
-A *group* is sixteen coordinates, two bytes of sign bits; a *row* is 64. The loops are
-written out here, and not in Numba, so that sums of several payloads and the norm's lanes
-stay in registers. Each is unrolled to a row, then goes group by group; what is left over,
-fewer than sixteen coordinates, is the caller's. As in ``codec/vector.py``, addresses
-are int64 of any alignment, and the caller has proved every range.
+A *group* is sixteen coordinates, two bytes of sign bits; a *row* is 64, four groups. The
+loops are written out here, and not in Numba, so that the sum of a row's payloads and the
+64 lanes of the norm stay in registers however many payloads there are. As in
+``codec/vector.py``, addresses are int64 of any alignment, no operation may be reordered or
+fused, and the caller has proved every range.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from psrv.codec.lanes import (
     BYTES,
     F32,
     FLOATS,
+    I1,
     I8,
     I16,
     I32,
@@ -30,185 +31,233 @@ from psrv.codec.lanes import (
     splat,
     store,
 )
+from psrv.codec.vector import at, magnitudes, repeat
 
-TOGETHER = 8
-"""The most payloads that are added in one pass: their scales stay in registers."""
+ROW = 4
+"""Groups in a row."""
 
+RUN = 512
+"""Bytes from one payload's signs to the next one's where several are summed: 4,096 coordinates."""
+
+ROW_FLOATS = ir.VectorType(F32, 64)
+ROW_INTS = ir.VectorType(I32, 64)
+ROW_MASK = ir.VectorType(I1, 64)
 COUNTS = ir.VectorType(I8, 64)
+ONE = 0x3F800000
+INFINITY = 0x7F800000
 
 
-def _repeat(b, count, carried, body):
-    """for index in range(count): carried = body(index, carried); the last ``carried``."""
-    start = b.basic_block
-    head, inner, done = (b.append_basic_block(n) for n in ("head", "inner", "done"))
-    b.branch(head)
-    b.position_at_end(head)
-    index = b.phi(I64)
-    index.add_incoming(ir.Constant(I64, 0), start)
-    phis = [b.phi(value.type) for value in carried]
-    for phi, value in zip(phis, carried, strict=True):
-        phi.add_incoming(value, start)
-    b.cbranch(b.icmp_signed("<", index, count), inner, done)
-    b.position_at_end(inner)
-    following = body(index, phis) or []
-    end = b.basic_block
-    for phi, value in zip(phis, following, strict=True):
-        phi.add_incoming(value, end)
-    index.add_incoming(b.add(index, ir.Constant(I64, 1)), end)
-    b.branch(head)
-    b.position_at_end(done)
-    return phis
+def _negative(b, x):
+    """The mask of sign bits."""
+    return b.icmp_signed("<", b.bitcast(x, INTS), fill(0))
 
 
-def _groups(b, count, body):
-    """body(group) for each of ``count`` groups, four at a time, then one by one."""
-    rows = b.lshr(count, ir.Constant(I64, 2))
-
-    def row(index, _):
-        first = b.shl(index, ir.Constant(I64, 2))
-        for u in range(4):
-            body(b.add(first, ir.Constant(I64, u)))
-
-    _repeat(b, rows, [], row)
-    whole = b.shl(rows, ir.Constant(I64, 2))
-    _repeat(b, b.sub(count, whole), [], lambda index, _: body(b.add(whole, index)))
+def _signed(b, mask, scale):
+    """A vector of one scale, negated where the mask is set."""
+    return b.select(mask, b.fneg(scale), scale)
 
 
-def _at(b, base, index, size):
-    """The address of item ``index`` of ``size`` bytes."""
-    return b.add(base, b.mul(index, ir.Constant(I64, size)))
+def _either(b, address, given, absent):
+    """The code of ``given()`` if the address is not 0, else that of ``absent()``."""
+    blocks = [b.append_basic_block(name) for name in ("given", "absent", "behind")]
+    b.cbranch(b.icmp_signed("!=", address, ir.Constant(I64, 0)), *blocks[:2])
+    for block, code in zip(blocks[:2], (given, absent), strict=True):
+        b.position_at_end(block)
+        code()
+        b.branch(blocks[2])
+    b.position_at_end(blocks[2])
 
 
-def _mask(b, address):
-    return b.bitcast(load(b, address, I16), MASK)
+def _finish(b, totals, target, factor, source, rho):
+    """Store totals * factor (+ rho * what lies at ``source``), and return them."""
+    totals = [b.fmul(total, factor) for total in totals]
+    for g, total in enumerate(totals):
+        if source is not None:
+            value = load(b, offset(b, source, g * BYTES))
+            totals[g] = total = b.fadd(total, b.fmul(rho, value))
+        store(b, total, offset(b, target, g * BYTES))
+    return totals
 
 
-def _finished(b, total, group, factor, residual, rho):
-    """total * factor (+ rho * residual): vectors, but for the residual's address or None."""
-    total = b.fmul(total, factor)
-    if residual is not None:
-        total = b.fadd(total, b.fmul(rho, load(b, _at(b, residual, group, BYTES))))
-    return total
+def _sums(b, start, runs, scales, count):
+    """start + (scale_0 with signs) + (scale_1 with signs) + ..., of several groups at once."""
 
+    def add(k, totals):
+        run = at(b, runs, k, RUN)
+        scale = splat(b, load(b, at(b, scales, k, 4), F32))
+        bits = (load(b, offset(b, run, 2 * g), I16) for g in range(len(totals)))
+        return [
+            b.fadd(total, _signed(b, b.bitcast(two_bytes, MASK), scale))
+            for total, two_bytes in zip(totals, bits, strict=True)
+        ]
 
-@intrinsic(prefer_literal=True)
-def stack_floats(ctx, count):
-    """The address of ``count`` (a literal) float32 that live until the function returns."""
-    size = count.literal_value
-
-    def gen(c, b, sig, args):
-        room = cgutils.alloca_once(b, F32, size=size)
-        return b.ptrtoint(room, I64)
-
-    return types.int64(count), gen
+    return repeat(b, count, start, add)
 
 
 @intrinsic
-def sum_signs(ctx, kind, payloads, scales, at, groups, factor, out, residual, rho):
-    """out = (sum of signed scales) * factor (+ rho * residual), payload after payload.
+def sum_rows(ctx, runs, scales, count, rows, start, step, factor, out, residual, rho, lanes):
+    """out = (start + scale_0 with signs + scale_1 with signs + ...) * factor (+ rho * residual).
 
     Args:
-        kind: 1 to 8, so many payloads; or 0: eight, added to what ``out`` holds.
-        payloads: address of an int64 address each.
-        scales: address of a float32 each.
-        at: byte of the payloads in which the bits of the first group are.
-        residual: address of float32[16 groups], or 0.
+        runs: address of ``count`` times ``RUN`` bytes, each with the signs of a payload.
+        scales: address of ``count`` float32.
+        start: address of 64 float32; those of the next row are ``step`` bytes further.
+        out: address of float32[64 rows].
+        residual: address of as many, or 0.
+        lanes: address of 64 float32, or 0: lane j += |out[64 r + j]| for r = 0, 1, ...
     """
 
     def gen(c, b, sig, args):
-        kind, payloads, scales, at, groups, factor, out, residual, rho = args
+        runs, scales, count, rows, start, step, factor, out, residual, rho, lanes = args
         factor, rho = splat(b, factor), splat(b, rho)
-        done, never = b.append_basic_block("summed"), b.append_basic_block("no_kind")
-        with_residual = b.icmp_signed("!=", residual, ir.Constant(I64, 0))
-        case = b.add(b.add(kind, kind), b.zext(with_residual, I64))
-        switch = b.switch(case, never)
-        b.position_at_end(never)
-        b.unreachable()
-        for number in range(2 * TOGETHER + 2):
-            block = b.append_basic_block(f"sum{number}")
-            switch.add_case(ir.Constant(I64, number), block)
-            b.position_at_end(block)
-            n = number // 2 or TOGETHER
-            bits = [b.add(load(b, offset(b, payloads, 8 * k), I64), at) for k in range(n)]
-            each = [load(b, offset(b, scales, 4 * k), F32) for k in range(n)]
-            signed = [(splat(b, b.fneg(s)), splat(b, s)) for s in each]
 
-            def group(g, continued=number < 2, bits=bits, signed=signed, add=number % 2):
-                target = _at(b, out, g, BYTES)
-                total = load(b, target) if continued else None
-                for run, scale in zip(bits, signed, strict=True):
-                    term = b.select(_mask(b, _at(b, run, g, 2)), *scale)
-                    total = term if total is None else b.fadd(total, term)
-                store(b, _finished(b, total, g, factor, residual if add else None, rho), target)
+        def loop(corrected, normed):
+            def row(i, held):
+                first = b.add(start, b.mul(i, step))
+                begin = [load(b, offset(b, first, g * BYTES)) for g in range(ROW)]
+                totals = _sums(b, begin, at(b, runs, i, 2 * ROW), scales, count)
+                source = at(b, residual, i, ROW * BYTES) if corrected else None
+                target = at(b, out, i, ROW * BYTES)
+                totals = _finish(b, totals, target, factor, source, rho)
+                return [
+                    b.fadd(lane, magnitudes(b, total))
+                    for lane, total in zip(held, totals, strict=False)
+                ]
 
-            _groups(b, groups, group)
-            b.branch(done)
-        b.position_at_end(done)
+            places = [offset(b, lanes, g * BYTES) for g in range(ROW if normed else 0)]
+            ends = repeat(b, rows, [load(b, place) for place in places], row)
+            for end, place in zip(ends, places, strict=True):
+                store(b, end, place)
+
+        def correct(normed):
+            _either(b, residual, lambda: loop(True, normed), lambda: loop(False, normed))
+
+        _either(b, lanes, lambda: correct(True), lambda: correct(False))
         return c.get_dummy_value()
 
-    i64, f32 = types.int64, types.float32
-    return types.none(i64, i64, i64, i64, i64, f32, i64, i64, f32), gen
+    i, f = types.int64, types.float32
+    return types.none(i, i, i, i, i, i, f, i, i, f, i), gen
 
 
 @intrinsic
-def abs_sum(ctx, x, residual, rho, rows, last):
-    """Sum of |x| over rows of 64, then ``last``, in lanes, then as a tree; float32.
-
-    Where ``residual`` is not 0, x = x + rho * residual comes first.
-
-    Args:
-        x: address of float32[64 rows].
-        last: address of 64 float32, one more row.
-    """
+def sum_group(ctx, runs, scales, count, start, factor, out, residual, rho, lanes):
+    """``sum_rows`` of sixteen coordinates and sixteen lanes; nothing may be left out."""
 
     def gen(c, b, sig, args):
-        x, residual, rho, rows, last = args
-        rho = splat(b, rho)
-        magnitude = fill(0x7FFFFFFF)
+        runs, scales, count, start, factor, out, residual, rho, lanes = args
+        totals = _sums(b, [load(b, start)], runs, scales, count)
+        (total,) = _finish(b, totals, out, splat(b, factor), residual, splat(b, rho))
+        store(b, b.fadd(load(b, lanes), magnitudes(b, total)), lanes)
+        return c.get_dummy_value()
 
-        def added(address, lanes, g=None):
-            values = [load(b, offset(b, address, BYTES * k)) for k in range(4)]
-            if g is not None:
-                more = [
-                    load(b, offset(b, _at(b, residual, g, 4 * BYTES), BYTES * k)) for k in range(4)
+    i, f = types.int64, types.float32
+    return types.none(i, i, i, i, f, i, i, f, i), gen
+
+
+@intrinsic
+def count_rows(ctx, runs, count, rows, start, step, factor, out, residual, rho):
+    """``sum_rows`` where every scale is 1: in integers, for at most 255 runs."""
+
+    def gen(c, b, sig, args):
+        runs, count, rows, start, step, factor, out, residual, rho = args
+        factor, rho = splat(b, factor), splat(b, rho)
+        senders = splat(b, b.trunc(count, I32), INTS)
+
+        def votes(runs):
+            def add(k, counts):
+                mask = b.bitcast(load(b, at(b, runs, k, RUN), I64), ROW_MASK)
+                return [b.add(counts[0], b.zext(mask, COUNTS))]
+
+            (negative,) = repeat(b, count, [fill(0, COUNTS)], add)
+            for g in range(ROW):
+                order = ir.Constant(INTS, list(range(16 * g, 16 * g + 16)))
+                part = b.zext(b.shuffle_vector(negative, negative, order), INTS)
+                yield b.sitofp(b.sub(senders, b.add(part, part)), FLOATS)
+
+        def loop(corrected):
+            def row(i, _):
+                first = b.add(start, b.mul(i, step))
+                totals = [
+                    b.fadd(load(b, offset(b, first, g * BYTES)), vote)
+                    for g, vote in enumerate(votes(at(b, runs, i, 2 * ROW)))
                 ]
-                values = [b.fadd(v, b.fmul(rho, m)) for v, m in zip(values, more, strict=True)]
-                for k, v in enumerate(values):
-                    store(b, v, offset(b, address, BYTES * k))
-            plain = [b.bitcast(b.and_(b.bitcast(v, INTS), magnitude), FLOATS) for v in values]
-            return [b.fadd(lane, v) for lane, v in zip(lanes, plain, strict=True)]
+                source = at(b, residual, i, ROW * BYTES) if corrected else None
+                _finish(b, totals, at(b, out, i, ROW * BYTES), factor, source, rho)
+                return []
 
-        zero = [fill(0.0, FLOATS)] * 4
-        plain, corrected, done = (b.append_basic_block(n) for n in ("plain", "corrected", "sum"))
-        b.cbranch(b.icmp_signed("!=", residual, ir.Constant(I64, 0)), corrected, plain)
-        ends = []
-        for block, add in ((plain, False), (corrected, True)):
-            b.position_at_end(block)
-            lanes = _repeat(
-                b,
-                rows,
-                zero,
-                lambda r, lanes, add=add: added(_at(b, x, r, 4 * BYTES), lanes, r if add else None),
-            )
-            ends.append((lanes, b.basic_block))
-            b.branch(done)
-        b.position_at_end(done)
-        lanes = []
-        for k in range(4):
-            phi = b.phi(FLOATS)
-            for values, block in ends:
-                phi.add_incoming(values[k], block)
-            lanes.append(phi)
-        lanes = added(last, lanes)
+            repeat(b, rows, [], row)
+
+        _either(b, residual, lambda: loop(True), lambda: loop(False))
+        return c.get_dummy_value()
+
+    i, f = types.int64, types.float32
+    return types.none(i, i, i, i, i, f, i, i, f), gen
+
+
+def _norm(groups):
+    """The intrinsic whose loop takes in ``groups`` groups in a pass."""
+
+    def describe(ctx, x, residual, rho, passes, lanes):
+        def gen(c, b, sig, args):
+            x, residual, rho, passes, lanes = args
+            rho = splat(b, rho)
+            places = [offset(b, lanes, g * BYTES) for g in range(groups)]
+
+            def loop(corrected):
+                def step(i, held):
+                    target = at(b, x, i, groups * BYTES)
+                    values = [load(b, offset(b, target, g * BYTES)) for g in range(groups)]
+                    if corrected:
+                        source = at(b, residual, i, groups * BYTES)
+                        for g, value in enumerate(values):
+                            more = b.fmul(rho, load(b, offset(b, source, g * BYTES)))
+                            values[g] = b.fadd(value, more)
+                            store(b, values[g], offset(b, target, g * BYTES))
+                    return [
+                        b.fadd(lane, magnitudes(b, value))
+                        for lane, value in zip(held, values, strict=True)
+                    ]
+
+                ends = repeat(b, passes, [load(b, place) for place in places], step)
+                for end, place in zip(ends, places, strict=True):
+                    store(b, end, place)
+
+            _either(b, residual, lambda: loop(True), lambda: loop(False))
+            return c.get_dummy_value()
+
+        i, f = types.int64, types.float32
+        return types.none(i, i, f, i, i), gen
+
+    return intrinsic(describe)
+
+
+norm_rows = _norm(ROW)
+"""lane j += |x[64 r + j]| for r = 0, 1, ..., after x = x + rho * residual if that is not 0.
+
+Args:
+    x: address of float32[64 passes].
+    residual: address of as many, or 0.
+    passes: rows.
+    lanes: address of 64 float32.
+"""
+
+norm_groups = _norm(1)
+"""``norm_rows`` for what is less than a row: ``passes`` groups, and one group of lanes."""
+
+
+@intrinsic
+def lanes_total(ctx, lanes):
+    """Sum of 64 float32: lane j + 32 onto lane j, then 16, 8, 4, 2, 1."""
+
+    def gen(c, b, sig, args):
+        lanes = [load(b, offset(b, args[0], g * BYTES)) for g in range(ROW)]
         total = b.fadd(b.fadd(lanes[0], lanes[2]), b.fadd(lanes[1], lanes[3]))
         for half in (8, 4, 2, 1):
-            order = [(j + half) % 16 for j in range(16)]
-            upper = b.shuffle_vector(total, total, ir.Constant(INTS, order))
-            total = b.fadd(total, upper)
+            order = ir.Constant(INTS, [(j + half) % 16 for j in range(16)])
+            total = b.fadd(total, b.shuffle_vector(total, total, order))
         return b.extract_element(total, ir.Constant(I32, 0))
 
-    i64, f32 = types.int64, types.float32
-    return types.float32(i64, i64, f32, i64, i64), gen
+    return types.float32(types.int64), gen
 
 
 @intrinsic
@@ -217,47 +266,122 @@ def pack_signs(ctx, x, scale, groups, bits):
 
     def gen(c, b, sig, args):
         x, scale, groups, bits = args
-        positive, negative = splat(b, scale), splat(b, b.fneg(scale))
+        scale = splat(b, scale)
 
-        def group(g):
-            address = _at(b, x, g, BYTES)
-            value = load(b, address)
-            minus = b.icmp_signed("<", b.bitcast(value, INTS), fill(0))
-            store(b, b.bitcast(minus, I16), _at(b, bits, g, 2))
-            store(b, b.fsub(value, b.select(minus, negative, positive)), address)
+        def step(i, _):
+            place = at(b, x, i, BYTES)
+            value = load(b, place)
+            negative = _negative(b, value)
+            store(b, b.bitcast(negative, I16), at(b, bits, i, 2))
+            store(b, b.fsub(value, _signed(b, negative, scale)), place)
+            return []
 
-        _groups(b, groups, group)
+        repeat(b, groups, [], step)
         return c.get_dummy_value()
 
-    i64 = types.int64
-    return types.none(i64, types.float32, i64, i64), gen
+    i = types.int64
+    return types.none(i, types.float32, i, i), gen
 
 
 @intrinsic
-def stream(ctx, x, groups, out):
-    """out = x by stores that go past the caches; ``out`` starts on a cache line."""
+def unpack_signs(ctx, bits, scale, groups, out):
+    """out = scale with the signs of the bits."""
 
     def gen(c, b, sig, args):
-        x, groups, out = args
+        bits, scale, groups, out = args
+        scale = splat(b, scale)
 
-        def group(g):
-            target = b.inttoptr(_at(b, out, g, BYTES), FLOATS.as_pointer())
-            stored = b.store(load(b, _at(b, x, g, BYTES)), target)
-            stored.align = BYTES
-            stored.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(I32, 1)]))
+        def step(i, _):
+            mask = b.bitcast(load(b, at(b, bits, i, 2), I16), MASK)
+            store(b, _signed(b, mask, scale), at(b, out, i, BYTES))
+            return []
 
-        _groups(b, groups, group)
+        repeat(b, groups, [], step)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.none(i, types.float32, i, i), gen
+
+
+@intrinsic
+def add_signs(ctx, bits, scale, groups, base, out):
+    """out = base + scale with the signs of the bits."""
+
+    def gen(c, b, sig, args):
+        bits, scale, groups, base, out = args
+        scale = splat(b, scale)
+
+        def step(i, _):
+            mask = b.bitcast(load(b, at(b, bits, i, 2), I16), MASK)
+            value = load(b, at(b, base, i, BYTES))
+            store(b, b.fadd(value, _signed(b, mask, scale)), at(b, out, i, BYTES))
+            return []
+
+        repeat(b, groups, [], step)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.none(i, types.float32, i, i, i), gen
+
+
+# A row of 64 as one vector, for what decides about all of its bits at once
+
+
+def _row_bits(compare):
+    """The intrinsic of 64 bits, as uint64, from the int32 representations of a row of x."""
+
+    def describe(ctx, x):
+        def gen(c, b, sig, args):
+            return b.bitcast(compare(b, load(b, args[0], ROW_INTS)), I64)
+
+        return types.uint64(types.int64), gen
+
+    return intrinsic(describe)
+
+
+def _row_magnitudes(b, x):
+    return b.and_(x, fill(0x7FFFFFFF, ROW_INTS))
+
+
+negative_row = _row_bits(lambda b, x: b.icmp_signed("<", x, fill(0, ROW_INTS)))
+"""The sign bits."""
+
+zero_row = _row_bits(lambda b, x: b.icmp_signed("==", _row_magnitudes(b, x), fill(0, ROW_INTS)))
+"""Which are +0 or -0."""
+
+odd_row = _row_bits(
+    # Less 1, a zero is the largest of all.
+    lambda b, x: b.icmp_unsigned(
+        ">=",
+        b.sub(_row_magnitudes(b, x), fill(1, ROW_INTS)),
+        fill(INFINITY - 1, ROW_INTS),
+    )
+)
+"""Which are zero, infinite or NaN."""
+
+
+@intrinsic
+def subtract_row(ctx, x, bits):
+    """x = x - (+1, or -1 where the bit is set)."""
+
+    def gen(c, b, sig, args):
+        x, bits = args
+        one, minus = (fill(value, ROW_FLOATS) for value in (1.0, -1.0))
+        signs = b.select(b.bitcast(bits, ROW_MASK), minus, one)
+        store(b, b.fsub(load(b, x, ROW_FLOATS), signs), x)
+        return c.get_dummy_value()
+
+    return types.none(types.int64, types.uint64), gen
+
+
+@intrinsic
+def copy_bytes(ctx, source, count, out):
+    """out[0:count] = source[0:count]; they do not overlap."""
+
+    def gen(c, b, sig, args):
+        source, count, out = args
+        source, out = (b.inttoptr(address, I8.as_pointer()) for address in (source, out))
+        cgutils.raw_memcpy(b, out, source, count, 1)
         return c.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), gen
-
-
-@intrinsic
-def fence(ctx):
-    """What was streamed is seen by other threads before what is written from here on."""
-
-    def gen(c, b, sig, args):
-        b.fence("seq_cst")
-        return c.get_dummy_value()
-
-    return types.none(), gen

@@ -38,6 +38,7 @@ class SignUnscaled(Compressor):
 
     name = spec = "sign-unscaled"
     grammar = "sign-unscaled"
+    summary = "the sign of each coordinate and nothing else; a vote, for plain channels"
     examples = ("sign-unscaled",)
     random = True
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from psrv.codec.lanes import (
@@ -22,94 +23,88 @@ from psrv.codec.lanes import (
     FLOATS,
     I8,
     I16,
+    I32,
+    I64,
     INTS,
-    MASK,
     fill,
     load,
-    offset,
     splat,
     store,
 )
 
-
-def _signed(b, mask, scale):
-    """scale where the mask's bit is 0, -scale where it is 1."""
-    return b.select(mask, splat(b, b.fneg(scale)), splat(b, scale))
+# For intrinsics with a loop of their own
 
 
-def _negative(b, x):
-    return b.icmp_signed("<", b.bitcast(x, INTS), fill(0))
+def repeat(b, count, carried, body):
+    """for index in range(count): carried = body(index, carried); the last ``carried``."""
+    start = b.basic_block
+    head, inner, done = (b.append_basic_block(n) for n in ("head", "inner", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    index = b.phi(I64)
+    index.add_incoming(ir.Constant(I64, 0), start)
+    phis = [b.phi(value.type) for value in carried]
+    for phi, value in zip(phis, carried, strict=True):
+        phi.add_incoming(value, start)
+    b.cbranch(b.icmp_signed("<", index, count), inner, done)
+    b.position_at_end(inner)
+    following = body(index, phis)
+    end = b.basic_block
+    for phi, value in zip(phis, following, strict=True):
+        phi.add_incoming(value, end)
+    index.add_incoming(b.add(index, ir.Constant(I64, 1)), end)
+    b.branch(head)
+    b.position_at_end(done)
+    return phis
+
+
+def at(b, base, index, size):
+    """The address of item ``index``, each ``size`` bytes, of those from ``base`` on."""
+    return b.add(base, b.mul(index, ir.Constant(I64, size)))
+
+
+def magnitudes(b, x):
+    """|x|."""
+    return b.bitcast(b.and_(b.bitcast(x, INTS), fill(0x7FFFFFFF)), FLOATS)
+
+
+# Intrinsics
+
+
+@intrinsic(prefer_literal=True)
+def stack_floats(ctx, count):
+    """The address of ``count`` float32, a literal: scratch until the kernel returns."""
+    size = count.literal_value
+
+    def gen(c, b, sig, args):
+        return b.ptrtoint(cgutils.alloca_once(b, F32, size=size), I64)
+
+    return types.int64(count), gen
 
 
 @intrinsic
-def abs_rows(ctx, lanes, x, rows):
-    """lanes[0:64] += |x[64 r : 64 r + 64]| for r = 0 .. rows - 1, in that order."""
+def top_magnitude(ctx, x, groups):
+    """The largest of x's bit patterns, without their sign bits, as int32; x is float32[16 groups].
+
+    From 0x7f800000 on there is an infinity or a NaN among them.
+    """
 
     def gen(c, b, sig, args):
-        lanes, x, rows = args
-        start = b.basic_block
-        accumulators = [load(b, offset(b, lanes, BYTES * k)) for k in range(4)]
-        loop, body, done = (b.append_basic_block(n) for n in ("rows", "row", "rows_done"))
-        b.branch(loop)
-        b.position_at_end(loop)
-        index = b.phi(rows.type)
-        index.add_incoming(ir.Constant(rows.type, 0), start)
-        phis = []
-        for a in accumulators:
-            phi = b.phi(FLOATS)
-            phi.add_incoming(a, start)
-            phis.append(phi)
-        b.cbranch(b.icmp_signed("<", index, rows), body, done)
-        b.position_at_end(body)
-        row = b.add(x, b.mul(index, ir.Constant(rows.type, 4 * BYTES)))
-        magnitude = fill(0x7FFFFFFF)
-        for k, phi in enumerate(phis):
-            value = load(b, offset(b, row, BYTES * k), INTS)
-            phi.add_incoming(b.fadd(phi, b.bitcast(b.and_(value, magnitude), FLOATS)), body)
-        index.add_incoming(b.add(index, ir.Constant(rows.type, 1)), body)
-        b.branch(loop)
-        b.position_at_end(done)
-        for k, phi in enumerate(phis):
-            store(b, phi, offset(b, lanes, BYTES * k))
-        return c.get_dummy_value()
+        x, groups = args
 
-    return types.none(types.int64, types.int64, types.int64), gen
+        def step(i, held):
+            value = b.and_(load(b, at(b, x, i, BYTES), INTS), fill(0x7FFFFFFF))
+            larger = b.icmp_signed(">", value, held[0])
+            return [b.select(larger, value, held[0])]
 
+        (top,) = repeat(b, groups, [fill(0)], step)
+        for half in (8, 4, 2, 1):
+            order = ir.Constant(INTS, [(j + half) % 16 for j in range(16)])
+            other = b.shuffle_vector(top, top, order)
+            top = b.select(b.icmp_signed(">", other, top), other, top)
+        return b.extract_element(top, ir.Constant(I32, 0))
 
-@intrinsic
-def pack_scaled(ctx, x, scale, bits):
-    """bits[0:2] = the 16 sign bits of x; x = x - (scale with those signs)."""
-
-    def gen(c, b, sig, args):
-        x, scale, bits = args
-        value = load(b, x)
-        negative = _negative(b, value)
-        store(b, b.fsub(value, _signed(b, negative, scale)), x)
-        store(b, b.bitcast(negative, I16), bits)
-        return c.get_dummy_value()
-
-    return types.none(types.int64, types.float32, types.int64), gen
-
-
-@intrinsic
-def sign_bits(ctx, x):
-    """The 16 sign bits of x, as uint16."""
-
-    def gen(c, b, sig, args):
-        return b.bitcast(_negative(b, load(b, args[0])), I16)
-
-    return types.uint16(types.int64), gen
-
-
-@intrinsic
-def zero_bits(ctx, x):
-    """The 16 bits of: x is +0 or -0."""
-
-    def gen(c, b, sig, args):
-        magnitude = b.and_(load(b, args[0], INTS), fill(0x7FFFFFFF))
-        return b.bitcast(b.icmp_signed("==", magnitude, fill(0)), I16)
-
-    return types.uint16(types.int64), gen
+    return types.int32(types.int64, types.int64), gen
 
 
 @intrinsic
@@ -122,31 +117,6 @@ def finite_bits(ctx, x):
         return b.bitcast(b.icmp_signed("<", magnitude, bound), I16)
 
     return types.uint16(types.int64), gen
-
-
-@intrinsic
-def unpack_signs(ctx, bits, scale, out):
-    """out[0:16] = scale with the signs of the 16 bits."""
-
-    def gen(c, b, sig, args):
-        bits, scale, out = args
-        store(b, _signed(b, b.bitcast(load(b, bits, I16), MASK), scale), out)
-        return c.get_dummy_value()
-
-    return types.none(types.int64, types.float32, types.int64), gen
-
-
-@intrinsic
-def add_signs(ctx, bits, scale, base, out):
-    """out[0:16] = base[0:16] + scale with the signs of the 16 bits."""
-
-    def gen(c, b, sig, args):
-        bits, scale, base, out = args
-        signs = _signed(b, b.bitcast(load(b, bits, I16), MASK), scale)
-        store(b, b.fadd(load(b, base), signs), out)
-        return c.get_dummy_value()
-
-    return types.none(types.int64, types.float32, types.int64, types.int64), gen
 
 
 @intrinsic
@@ -237,3 +207,14 @@ def store_word16(ctx, value, address):
         return c.get_dummy_value()
 
     return types.none(types.uint16, types.int64), gen
+
+
+@intrinsic
+def store_word64(ctx, value, address):
+    """Write eight bytes, low one first, to an address of any alignment."""
+
+    def gen(c, b, sig, args):
+        store(b, args[0], args[1])
+        return c.get_dummy_value()
+
+    return types.none(types.uint64, types.int64), gen

@@ -60,9 +60,9 @@ class Method:
 
     @property
     def compressor(self) -> str:
-        """The compressors as one word, or as ``up/down`` where they differ."""
+        """The compressor, or ``X up, Y down`` where they differ."""
         up, down = self.up.compressor, self.down.compressor
-        return up if up == down else f"{up}/{down}"
+        return up if up == down else f"{up} up, {down} down"
 
     @property
     def used_options(self) -> tuple[str, ...]:
@@ -231,6 +231,7 @@ def _channel(
 
 
 def _check(method: Method) -> None:
+    _check_compressors(method.up, method.down)
     if method.outgoing not in OUTGOING or method.rule not in RULES:
         raise ConfigError(
             f"method '{method.name}' sends '{method.outgoing}' into rule '{method.rule}'; "
@@ -244,6 +245,22 @@ def _check(method: Method) -> None:
         raise ConfigError(f"nu is {method.nu}; expected a number above 0")
     if not 0 <= _number(method, "weight_decay") < float("inf"):
         raise ConfigError(f"weight_decay is {method.weight_decay}; expected 0 or more")
+
+
+def _check_compressors(up: Channel, down: Channel) -> None:
+    sender, server = up.codec(), down.codec()
+    if server.shared:
+        raise ConfigError(
+            f"the downlink cannot use compressor '{down.compressor}': it divides the vector among "
+            "the senders of a round, and the server is one; give --up-compressor "
+            f"{up.compressor} and another --down-compressor, such as dense or rand-k"
+        )
+    if sender.sparse and down.compressor == "sign-unscaled":
+        raise ConfigError(
+            f"a downlink of sign-unscaled cannot follow an uplink of '{up.compressor}': a "
+            "coordinate that no worker sent is a tie, and would be moved at random; use sign or "
+            "dense down"
+        )
 
 
 def _number(method: Method, option: str) -> float:

@@ -102,7 +102,7 @@ _SECONDS = "a number of seconds above 0"
 _FRACTION = "a number from 0 up to, but not, 1"
 _FEEDBACK = "plain, ef or markov"
 _YES_NO = "true or false"
-_SPEC = "a compressor such as dense, sign or sign-unscaled"
+_SPEC = "a compressor such as sign, bf16, qsgd:4 or top-k:0.01/bf16 (see psrv compressors)"
 
 Workers = Annotated[
     Count,

@@ -94,6 +94,7 @@ class Pair:
     ) -> Floats:
         """What ``reduce`` has to give, by the transcription."""
         given = [Draw()] * len(payloads) if draws is None else draws
+        payloads = [bytes(p) for p in payloads]
         pairs = zip(payloads, given, strict=True)
         own = getattr(self.reference, "reduce", None)
         if own is not None:

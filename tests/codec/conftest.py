@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codec_pair import FORMS, Pair
+from psrv import codec
 
 
 def _name(form: tuple[str, bool]) -> str:
@@ -16,7 +17,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return Pair.of(*request.param)
 
 
-@pytest.fixture(scope="session", params=[spec for spec, contracted in FORMS if not contracted])
+@pytest.fixture(scope="session", params=codec.EXAMPLES + codec.OF_SEVERAL)
 def parsed(request: pytest.FixtureRequest) -> Pair:
     """Every example as ``parse`` gives it."""
     return Pair.of(request.param)

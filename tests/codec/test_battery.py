@@ -40,8 +40,14 @@ def same(a: Floats, b: Floats) -> bool:
 
 def agrees(pair: Pair, x: Floats, sizes: Sequence[int], draw: Draw = DRAW) -> None:
     """The kernels give what the transcription gives, bit for bit."""
+    try:
+        expected = pair.reference.encode(x, sizes, draw)
+    except NotFiniteError:
+        with pytest.raises(NonFiniteError):
+            pair.encode(x, sizes, draw)
+        return
     payload, residual = pair.encode(x, sizes, draw)
-    assert payload == pair.reference.encode(x, sizes, draw), sizes
+    assert payload == expected, sizes
     assert pair.reference.size(sizes, draw) in (len(payload), None)
     assert len(payload) <= pair.real.payload_bound(Blocks.of(sizes), draw.workers)
     decoded = pair.reference.decode(payload, sizes, draw)
@@ -94,7 +100,7 @@ def test_predicted_payload_bytes_are_those_of_the_design(pair: Pair) -> None:
 
 
 def test_a_lossless_compressor_gives_back_every_bit_and_leaves_zero(pair: Pair) -> None:
-    x = np.concatenate([make(50) for make in VALUES.values()])
+    x = np.concatenate([make(50) for name, make in VALUES.items() if name != "one huge"])
     payload, residual = pair.encode(x, [x.size], DRAW)
     exact = same(pair.decode(payload, [x.size], DRAW), x) and not residual.any()
     assert exact == pair.real.lossless
@@ -147,13 +153,7 @@ def test_any_finite_vector_is_as_transcribed_or_refused(
     pair: Pair, case: tuple[Floats, list[int]]
 ) -> None:
     x, sizes = case
-    try:
-        pair.reference.encode(x, sizes, DRAW)
-    except NotFiniteError:
-        with pytest.raises(NonFiniteError):
-            pair.encode(x, sizes, DRAW)
-    else:
-        agrees(pair, x, sizes)
+    agrees(pair, x, sizes)
 
 
 @given(case=vectors(moderate))
@@ -479,8 +479,7 @@ def test_a_vector_of_another_kind_is_refused_before_a_kernel_sees_it(
 ) -> None:
     blocks, good = Blocks.of([33]), wide(33)
     payload = np.frombuffer(pair.encode(good, [33])[0], np.uint8)
-    room = payload.copy()
-    none = codec.Draw()
+    room, none = np.empty(pair.real.payload_bound(blocks, 1), np.uint8), codec.Draw()
     calls: list[Callable[[], object]] = [
         lambda: pair.real.encode(wrong, blocks, none, room),
         lambda: pair.real.encode(good.copy(), blocks, none, room, wrong),

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codec_reference import Draw, Floats, wide
+from codec_reference import Draw, Floats, Reference, wide
 from codec_references import reference_of
-from psrv.codec import rng
+from psrv import codec
+from psrv.codec import parse, rng
 from psrv.codec.channel import Channel, Downlink, Feedback, Relay, Uplink
 from psrv.errors import CodecError, ConfigError, NonFiniteError
 from psrv.layout import Layout, Tensor
@@ -63,7 +64,7 @@ def error_feedback(spec: str, rescale: bool) -> Callable[[Floats, int, float], l
         if rescale and eta == 0:
             return SILENCE
         p = v + np.float32(last / eta if rescale else 1) * e
-        payloads, c = encoded(spec, p, round)
+        payloads, c = encoded(spec, p, round, memory=True)
         e, last = p - c, eta
         return payloads
 
@@ -77,16 +78,22 @@ def markov(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[byte
         nonlocal h
         if rescale and eta == 0:
             return SILENCE
-        payloads, c = encoded(spec, v - h, round)
+        payloads, c = encoded(spec, v - h, round, memory=True)
         h = h + c
         return payloads
 
     return send
 
 
-def encoded(spec: str, v: Floats, round: int) -> tuple[list[bytes], Floats]:
+def reference_for(spec: str, memory: bool) -> Reference:
+    """The transcription of what a channel uses: C / (1 + omega) where something is remembered."""
+    usual = parse(spec)
+    return reference_of(spec, memory and usual.contracted() is not usual)
+
+
+def encoded(spec: str, v: Floats, round: int, memory: bool = False) -> tuple[list[bytes], Floats]:
     """Every bucket's payload of ``v``, and what they decode to."""
-    reference, payloads, parts = reference_of(spec), [], []
+    reference, payloads, parts = reference_for(spec, memory), [], []
     for bucket in BUCKETS:
         draw = Draw(SEED, round, bucket.index, RANK, 3)
         payloads.append(reference.encode(v[bucket.slice], sizes_of(bucket), draw))
@@ -104,6 +111,15 @@ SENDERS = [
     (markov, Channel(Feedback.MARKOV, "sign")),
     (markov, Channel(Feedback.MARKOV, "sign", rescale=True)),
     (markov, Channel(Feedback.MARKOV, "dense")),
+    *(
+        (definition, Channel(feedback, spec))
+        for spec in ("fp16", "natural", "qsgd:4", "top-k:0.25/bf16", "rand-k:0.25", "perm-k")
+        for definition, feedback in (
+            (plain, Feedback.PLAIN),
+            (error_feedback, Feedback.EF),
+            (markov, Feedback.MARKOV),
+        )
+    ),
 ]
 
 
@@ -119,7 +135,9 @@ def test_a_sender_sends_what_its_definition_says_bit_for_bit(
         expected = sender(vector, round, eta)
         assert run(uplink, vector, round, eta) == expected
         for bucket, payload in zip(BUCKETS, expected, strict=True):
-            assert channel.payload_bytes(bucket, eta) == len(payload)
+            draw = codec.Draw(SEED, round, bucket.index, RANK, 3)
+            assert channel.payload_bytes(bucket, eta, draw) in (len(payload), None)
+            assert len(payload) <= channel.payload_bound(bucket, 3)
 
 
 def channels(rescale: bool = False) -> list[Channel]:
@@ -223,7 +241,11 @@ def vectors_of(round: int, workers: int = 3) -> list[Floats]:
     return [np.clip(wide(DIMENSION, 10 * round + rank), -3, 3) for rank in range(workers)]
 
 
-PAIRS = list(product(channels(), channels()))
+PAIRS = list(product(channels(), channels())) + [
+    (Channel(up, a), Channel(down, b))
+    for up, down in product(Feedback, Feedback)
+    for a, b in (("top-k:0.25", "top-k:0.5/bf16"), ("perm-k", "rand-k:0.5"), ("qsgd:4", "natural"))
+]
 
 
 @pytest.mark.parametrize(("up", "down"), PAIRS, ids=name)
@@ -238,7 +260,7 @@ def test_what_arrives_and_what_is_kept_add_up_to_what_was_sent(up: Channel, down
         contributions = []
         for rank, (worker, payloads) in enumerate(zip(run.workers, run.sent, strict=True)):
             parts = [
-                reference_of(up.compressor).decode(
+                reference_for(up.compressor, up.feedback is not Feedback.PLAIN).decode(
                     p, sizes_of(b), Draw(SEED, round, b.index, rank, 3)
                 )
                 for p, b in zip(payloads, BUCKETS, strict=True)

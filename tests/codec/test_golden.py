@@ -129,7 +129,7 @@ def test_the_digest_of_the_document() -> None:
     i = np.arange(4177, dtype=np.float32)
     z = (i % 11 - 5) / (i + 1)
     draw = Draw(1, 2, 3, 4, 5)
-    for spec in sorted(codec.EXAMPLES):
+    for spec in sorted(codec.EXAMPLES + codec.OF_SEVERAL):
         reference = reference_of(spec)
         payload = reference.encode(z, [4100, 77], draw)
         decoded = reference.decode(payload, [4100, 77], draw)
