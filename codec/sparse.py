@@ -36,6 +36,9 @@ from psrv.errors import CodecError, ConfigError
 
 Points = NDArray[np.int32]
 
+LARGEST = (1 << 31) - 1
+"""Coordinates of the largest bucket."""
+
 
 def format_of(name: str | None) -> Format:
     """The value format of a spec, float32 if none is named; ``ConfigError`` for another."""
@@ -77,7 +80,16 @@ class Sparse(Compressor):
         """What the values are multiplied by on arrival."""
 
     def count(self, blocks: Blocks) -> int:
-        """K."""
+        """K.
+
+        Raises:
+            ConfigError: a count above d, or a d whose indices int32 cannot hold.
+        """
+        if blocks.dimension > LARGEST:
+            raise ConfigError(
+                f"{self.spec} takes buckets of up to {LARGEST:,} coordinates, "
+                f"this one has {blocks.dimension:,}; use blocks that are not global"
+            )
         return self.amount.count(blocks.dimension)
 
     def decode(self, payload: Bytes, blocks: Blocks, draw: Draw, out: Floats) -> None:

@@ -97,7 +97,7 @@ class Launch:
 
         task_class(self.job.task)
         method = resolve(self.job.method, **self.job.method_options())
-        warmup()  # once here, and not at the same time in every process
+        warmup([method])  # once here, and not at the same time in every process
         return (self.job.method, self.job.task), (), method.describe()
 
     def _rounds(self) -> int | None:

@@ -66,7 +66,7 @@ class Cluster:
     """n senders, one aggregator and one replica, stepped round by round."""
 
     def __init__(self, job: Job, workers: int) -> None:
-        warmup()
+        warmup([job.method])
         self.job, self.workers = job, workers
         self.layout = job.layout
         self.replica = Replica(job.method, self.layout, job.seed)

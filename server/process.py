@@ -67,7 +67,6 @@ def run_server(config: ServerConfig, on_begin: Callable[[Job], object] | None = 
         ConfigError: the address cannot be bound.
         PsrvError: the run ended otherwise than cleanly; the workers were told why.
     """
-    codec.warmup()
     server = ServerProcess(config, on_begin)
     try:
         server.serve()
@@ -249,6 +248,7 @@ class ServerProcess:
                 case Stop():
                     self._stop = self._stop or action
                 case Begin(job):
+                    codec.warmup((job.method.up.compressor, job.method.down.compressor))
                     if self._on_begin is not None:
                         self._on_begin(job)
                 case Note(text):

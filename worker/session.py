@@ -31,7 +31,6 @@ from psrv.messages import Bye, Error
 from psrv.options import ConnectConfig
 from psrv.worker.connection import Connection
 from psrv.worker.trainer import Trainer
-from psrv.worker.warm import warmup
 
 
 def connect(server: str | None = None, rank: int | None = None, **options: Any) -> Session:
@@ -61,7 +60,6 @@ class Session:
     """
 
     def __init__(self, config: ConnectConfig) -> None:
-        warmup()
         self.config = config
         self.trainer: Trainer | None = None
         self._ended = False

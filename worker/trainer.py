@@ -20,6 +20,7 @@ from psrv.measure.summary import WorkerTotals
 from psrv.messages import Collect, Collected, Epoch, Join, Push, Result, State
 from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
+from psrv.worker.warm import warmup
 
 if TYPE_CHECKING:
     from psrv.worker.session import Session
@@ -48,6 +49,7 @@ class Trainer:
         Raises:
             PsrvError: the server refused this job, or a limit was passed.
         """
+        warmup([job.method])
         self.session, self.job, self.layout = session, job, job.layout
         self.connection = session.connection
         self.rank, self.workers = session.rank, session.workers

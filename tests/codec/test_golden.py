@@ -17,7 +17,9 @@ from codec_reference import Draw, bit_of, key_of, norm1, word_of
 from codec_references import reference_of
 from psrv import codec
 from psrv.codec import rng
+from psrv.codec.fingerprint import FINGERPRINTS, verify
 from psrv.codec.kernels import CHUNK
+from psrv.errors import CodecError
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text("utf-8")
 EXAMPLES = [
@@ -62,8 +64,8 @@ def numbers(text: str) -> np.ndarray:
 def test_every_compressor_has_a_section_and_an_example_in_the_document() -> None:
     shown = {codec.parse(example["compressor"]).name for example in EXAMPLES}
     assert shown == codec.COMPRESSORS.keys()
-    for spec in codec.COMPRESSORS:
-        assert re.search(rf"^## \d+\. `{spec}`$", DOCUMENT, re.MULTILINE)
+    headings = re.findall(r"^## \d+\. (.*`)$", DOCUMENT, re.MULTILINE)
+    assert set(re.findall(r"`(\S+)`", " ".join(headings))) == codec.COMPRESSORS.keys()
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["compressor"])
@@ -76,7 +78,10 @@ def test_the_worked_example_is_right_and_the_golden_one(example: dict[str, str])
     assert residual.tobytes() == numbers(example["residual"]).tobytes()
     assert pair.decode(payload, sizes, DRAW).tobytes() == numbers(example["decoded"]).tobytes()
     golden = json.loads(path_of(pair.spec).read_text("utf-8"))["cases"]["example"]
-    assert (golden["payload"], golden["blocks"]) == (payload.hex(), sizes)
+    if golden["input_sha256"] == sha256(x):
+        assert (golden["payload"], golden["blocks"]) == (payload.hex(), sizes)
+    else:
+        assert pair.spec in ("bf16", "fp16")  # which lose nothing of the other input
 
 
 def test_the_sizes_in_the_document_are_those_of_the_compressors() -> None:
@@ -133,8 +138,20 @@ def test_the_digest_of_the_document() -> None:
         reference = reference_of(spec)
         payload = reference.encode(z, [4100, 77], draw)
         decoded = reference.decode(payload, [4100, 77], draw)
-        hasher.update(spec.encode() + payload + (z - decoded).tobytes() + decoded.tobytes())
+        parts = payload + (z - decoded).tobytes() + decoded.tobytes()
+        assert FINGERPRINTS[spec] == hashlib.sha256(parts).hexdigest(), spec
+        hasher.update(spec.encode() + hashlib.sha256(parts).digest())
+    assert FINGERPRINTS.keys() == {*codec.EXAMPLES, *codec.OF_SEVERAL}
     assert codec.digest().hex() == hasher.hexdigest() == documented
+
+
+def test_kernels_that_compute_something_else_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec.warmup(["sign", "top-k:0.01/bf16"])
+    verify.cache_clear()
+    monkeypatch.setitem(FINGERPRINTS, "sign", "0" * 64)
+    with pytest.raises(CodecError, match=r"kernels of 'sign' do not compute .* Numba's cache"):
+        codec.warmup(["sign"])
+    verify.cache_clear()
 
 
 # The generator
