@@ -23,7 +23,9 @@ class Amount:
         try:
             value = int(text or "") if (text or "").isdecimal() else float(text or "")
         except ValueError:
-            raise ConfigError(f"K is '{text or ''}'") from None
+            raise ConfigError(
+                f"K is '{text or ''}', neither a count such as 20 nor a fraction such as 0.01"
+            ) from None
         if isinstance(value, int) and not 1 <= value < 1 << 31:
             raise ConfigError(f"K is {value}, and at least 1 coordinate has to be sent")
         if isinstance(value, float) and not 0 < value <= 1:

@@ -34,12 +34,17 @@ from psrv.codec.base import (
     target,
     weighing,
 )
-from psrv.codec.formats import FORMATS, Format
+from psrv.codec.formats import Format
 from psrv.codec.kernels import finish_mean, first_not_finite
 from psrv.codec.permutation import Deal, Division
 from psrv.codec.rng import Purpose
 from psrv.codec.sparse import format_of
 from psrv.errors import CodecError, ConfigError, NonFiniteError
+
+LONGEST = 65536
+"""Coordinates of the longest run."""
+
+OPTIONS = ("run", "groups", "blocks")
 
 
 class _Part(NamedTuple):
@@ -48,7 +53,7 @@ class _Part(NamedTuple):
     data: Bytes
     deal: Deal
     member: int
-    count: int
+    values: int
     gain: np.float32
 
 
@@ -60,12 +65,6 @@ class _Ending(NamedTuple):
     rho: np.float32 = np.float32(1)
 
 
-LONGEST = 65536
-"""Coordinates of the longest run."""
-
-OPTIONS = ("run", "groups", "blocks")
-
-
 class PermK(Compressor):
     """C_i(x) = gain * Q(x) on the coordinates that sender i owns, 0 elsewhere.
 
@@ -75,10 +74,7 @@ class PermK(Compressor):
     """
 
     name = "perm-k"
-    grammar = (
-        "perm-k[:OPTION=NUMBER,...][/FORMAT], OPTION of run (1 to 65536), groups, blocks "
-        f"(not with run), FORMAT of {', '.join(FORMATS)}"
-    )
+    grammar = "perm-k[:OPTION=N,...][/FORMAT]"
     summary = "each worker sends its own part of the vector, by a shared random permutation"
     examples_of_several = ("perm-k:groups=2", "perm-k:blocks=2")
     examples = ("perm-k", "perm-k:run=16", "perm-k/natural")  # those that one sender can use
@@ -114,7 +110,9 @@ class PermK(Compressor):
         for option in [] if argument is None else argument.split(","):
             name, _, number = option.partition("=")
             if name not in OPTIONS or name in given:
-                raise ConfigError(f"option '{name}' is unknown, or given twice")
+                raise ConfigError(
+                    f"option '{name}' is unknown, or given twice; there are {', '.join(OPTIONS)}"
+                )
             if not (number.isascii() and number.isdecimal() and len(number) <= 9):
                 raise ConfigError(f"{name} is '{number}', not a number of up to 9 digits")
             given[name] = int(number)
@@ -142,15 +140,21 @@ class PermK(Compressor):
 
         Theorems 8 and 9, Lemma 10. Over groups, the terms of Lemma 17 gathered into two, by
         Cauchy and Schwarz for B. With a Q, which acts on each coordinate alone and so
-        commutes with the selection, Lemma 9. None for the contracted form, which is biased.
+        commutes with the selection, Lemma 9, to which (1 - B) omega_Q / n is added: its proof
+        leaves out how far the mean of Q(a_i) is from that of a_i, which counts where B < 1.
+        None for the contracted form, which is biased.
         """
         if self.contractive:
             return None
-        splits = self.division.splits(blocks.dimension, workers)
-        a = max(split.constant * split.members for split in splits) / workers
+        splits, noise = self.division.splits(blocks.dimension, workers), self.form.omega
         constants = [split.constant for split in splits]
+        inflated = [
+            (1 + noise) * c + (1 - c) * noise / split.members
+            for c, split in zip(constants, splits, strict=True)
+        ]
+        a = max(i * split.members for i, split in zip(inflated, splits, strict=True)) / workers
         b = 1 / sum(1 / c for c in constants) if min(constants) > 0 else 0.0
-        return (1 + self.form.omega) * a, b
+        return a, b
 
     def contracted(self) -> PermK:
         if self.contractive:
@@ -289,7 +293,7 @@ class PermK(Compressor):
             part.deal.split.dimension,
             starts,
             length,
-            part.count,
+            part.values,
             part.gain,
             onto,
             out,

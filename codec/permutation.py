@@ -36,8 +36,9 @@ from psrv.errors import CodecError
 LARGEST = (1 << 31) - 1
 """Coordinates of a bucket, so that each has a number in int32."""
 
-LARGE, RUN = 1 << 20, 16
-"""From so many coordinates on, runs of 16 (a cache line of float32) unless asked otherwise."""
+LARGE, RUN = 1 << 16, 16
+"""From so many coordinates on, runs of 16 (a cache line of float32) unless asked otherwise.
+Far below the 2^20 of a full bucket, since few buckets are quite full."""
 
 
 @dataclass(frozen=True, slots=True)

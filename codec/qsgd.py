@@ -44,7 +44,7 @@ class QSGD(Compressor):
     """C(x) on block b = ||x_b||_2 / s * levels; divided by 1 + omega where ``shrunk``."""
 
     name = "qsgd"
-    grammar = f"qsgd:LEVELS (1 to {MOST_LEVELS})"
+    grammar = "qsgd:LEVELS"
     summary = "one of 2 LEVELS + 1 levels for each coordinate, and the norm of each block"
     examples = ("qsgd:4", "qsgd:100")
     random = True

@@ -19,7 +19,7 @@ import numpy as np
 from psrv.codec import bijection, scratch, sparse_kernels
 from psrv.codec.amount import Amount
 from psrv.codec.base import Blocks, Bytes, Draw, Floats, address, not_finite, source, target
-from psrv.codec.formats import FORMATS, Format
+from psrv.codec.formats import Format
 from psrv.codec.rng import Purpose
 from psrv.codec.sparse import Points, Sparse, format_of
 
@@ -28,7 +28,7 @@ class RandK(Sparse):
     """C(x) = d / K x on K random coordinates, 0 elsewhere."""
 
     name = "rand-k"
-    grammar = f"rand-k:K[/FORMAT], K a count or a fraction, FORMAT of {', '.join(FORMATS)}"
+    grammar = "rand-k:K[/FORMAT]"
     summary = "K coordinates at random, with no index"
     examples = ("rand-k:0.25", "rand-k:1", "rand-k:0.25/natural")
     partial = True

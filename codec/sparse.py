@@ -44,7 +44,7 @@ def format_of(name: str | None) -> Format:
     """The value format of a spec, float32 if none is named; ``ConfigError`` for another."""
     form = FORMATS.get(name or "float32")
     if form is None or name == "":
-        raise ConfigError(f"value format '{name}' is unknown")
+        raise ConfigError(f"value format '{name}' is none of {', '.join(FORMATS)}")
     return form
 
 

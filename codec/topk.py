@@ -27,7 +27,7 @@ from psrv.codec.base import (
     residual_address,
     target,
 )
-from psrv.codec.formats import FORMATS, Format
+from psrv.codec.formats import Format
 from psrv.codec.sparse import Points, Sparse, format_of
 from psrv.errors import CodecError
 
@@ -36,7 +36,7 @@ class TopK(Sparse):
     """C(x) = x on the K largest magnitudes, 0 elsewhere; with a value format, Q(x) there."""
 
     name = "top-k"
-    grammar = f"top-k:K[/FORMAT], K a count or a fraction, FORMAT of {', '.join(FORMATS)}"
+    grammar = "top-k:K[/FORMAT]"
     summary = "the K coordinates of largest magnitude, with their indices in a Rice code"
     examples = ("top-k:0.25", "top-k:1", "top-k:0.25/bf16", "top-k:0.25/natural")
     contractive = True

@@ -187,6 +187,14 @@ def methods() -> None:
 
 
 @app.command()
+def compressors() -> None:
+    """List the compressors, what they send, and what they promise."""
+    from psrv.commands import show
+
+    show.compressors()
+
+
+@app.command()
 def tasks() -> None:
     """List the built-in tasks."""
     from psrv.commands import show

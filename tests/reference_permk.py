@@ -73,7 +73,7 @@ def shares_of(
 ) -> tuple[list[NDArray[np.int64]], float]:
     """The coordinates of each of n members in the order of its payload, and the gain."""
     if blocks is None:
-        length = run or (16 if d >= 1 << 20 else 1)
+        length = run or (16 if d >= 1 << 16 else 1)
         edges = [*range(0, d, length), d]
     else:
         edges = [b * d // blocks for b in range(blocks + 1)]

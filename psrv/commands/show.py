@@ -1,4 +1,4 @@
-"""``methods``, ``tasks`` and ``warmup``, and the console that tables go to."""
+"""``methods``, ``compressors``, ``tasks`` and ``warmup``, and the console that tables go to."""
 
 from __future__ import annotations
 
@@ -22,6 +22,34 @@ def methods() -> None:
         links = (f"{link.feedback} {link.compressor}" for link in (method.up, method.down))
         rows.append((method.name, method.summary, *links, method.source))
     _print(("method", "what it does", "up", "down", "source"), rows)
+
+
+def compressors() -> None:
+    """A table of the compressors: how to name them, what they send, what they promise."""
+    from psrv.codec import COMPRESSORS, Blocks, parse
+    from psrv.layout import BLOCK
+
+    blocks, workers = Blocks.of([BLOCK] * 32), 4
+    rows = []
+    for kind in COMPRESSORS.values():
+        shown = {"top-k": "top-k:0.01", "rand-k": "rand-k:0.01"}.get(kind.name, kind.examples[0])
+        compressor = parse(shown)
+        bits = 8 * compressor.payload_bound(blocks, workers) / blocks.dimension
+        omega = compressor.omega(blocks, workers)
+        if compressor.lossless:
+            promise = "exact"
+        elif omega is not None:
+            promise = f"unbiased, omega = {omega:.3g}"
+        else:
+            promise = "shrinks the error" if compressor.contractive else "neither"
+        numbers = f"{bits:.3g} ({shown})" if shown != kind.grammar else f"{bits:.3g}"
+        rows.append((kind.grammar, kind.summary, numbers, promise))
+    _print(("compressor", "what it sends", "bits a coordinate", "C(x)"), rows)
+    print(
+        "K is a count, such as 20, or a fraction, such as 0.01; FORMAT is float32, bf16, fp16 or "
+        f"natural. Bits and omega are for {blocks.dimension:,} coordinates in blocks of {BLOCK:,} "
+        f"and {workers} workers; of top-k they are a bound."
+    )
 
 
 def tasks() -> None:

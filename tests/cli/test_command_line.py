@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "warmup",
     "methods",
+    "compressors",
     "tasks",
 )
 

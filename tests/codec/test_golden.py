@@ -16,10 +16,12 @@ from codec_pair import Pair
 from codec_reference import Draw, bit_of, key_of, norm1, word_of
 from codec_references import reference_of
 from psrv import codec
-from psrv.codec import rng
+from psrv.codec import bijection, rng
 from psrv.codec.fingerprint import FINGERPRINTS, verify
 from psrv.codec.kernels import CHUNK
 from psrv.errors import CodecError
+from reference_permk import images_of
+from reference_values import norm2
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text("utf-8")
 EXAMPLES = [
@@ -96,7 +98,7 @@ def test_the_sizes_in_the_document_are_those_of_the_compressors() -> None:
 
 def test_the_norm_of_the_document() -> None:
     total, scale = re.findall(r"^[Ns] = (0x1\.[0-9a-f]+p\+\d+)", DOCUMENT, re.MULTILINE)
-    (data,) = re.findall(r"as bytes ((?:[0-9a-f]{2} ?){4})", DOCUMENT)
+    data, data2 = re.findall(r"as bytes ((?:[0-9a-f]{2} ?){4})", DOCUMENT)
     y = spread(4200)[100:]
     assert norm1(y) == float.fromhex(total)
     assert np.float32(norm1(y) / y.size) == float.fromhex(scale)
@@ -104,6 +106,9 @@ def test_the_norm_of_the_document() -> None:
     assert payload[:4] == bytes.fromhex(data)
     plain = np.float32(np.abs(y.astype(np.float64)).mean())
     assert plain.tobytes() != payload[:4]  # the vector tells orders apart
+    total2, norm = re.findall(r"^(?:sum|n) = (0x1\.[0-9a-f]+p\+\d+)", DOCUMENT, re.MULTILINE)
+    assert np.float32(np.sqrt(float.fromhex(total2))) == norm2(y) == float.fromhex(norm)
+    assert Pair.of("qsgd:4").encode(y, [y.size])[0][:4] == bytes.fromhex(data2)
     assert f"{CHUNK:,} coordinates" in DOCUMENT
 
 
@@ -111,8 +116,8 @@ def test_the_random_words_of_the_document() -> None:
     keys = re.findall(r"^key\(([\d, ]+)\) = 0x([0-9a-f]{16})$", DOCUMENT, re.MULTILINE)
     words = re.findall(r"^word\((\w+), (\d+)\) = 0x([0-9a-f]{16})$", DOCUMENT, re.MULTILINE)
     ((key, bits),) = re.findall(r"^bits 0 to 15 of (0x\w+) = ([01]{16})$", DOCUMENT, re.MULTILINE)
-    assert len(keys) == 4
-    assert len(words) == 5
+    assert len(keys) == 5
+    assert len(words) == 7
     for fields, value in keys:
         parts = [int(part) for part in fields.split(",")]
         assert key_of(*parts) == int(value, 16)
@@ -125,6 +130,20 @@ def test_the_random_words_of_the_document() -> None:
     assert "".join(map(str, rng.bits(int(key, 16), 16))) == bits
     for purpose in rng.Purpose:
         assert f"\n| {purpose.value} | " in DOCUMENT
+
+
+def test_the_bijection_of_the_document() -> None:
+    key = int(re.findall(r"π\(0\) to π\(4\), key (0x[0-9a-f]{16})", DOCUMENT)[0], 16)
+    rows = re.findall(
+        r"^\| ([\d,]+) \| \d+ \| \d+ \| ([\d ]+) \| (\d*) ?\|$", DOCUMENT, re.MULTILINE
+    )
+    assert len(rows) == 7
+    for size, images, zero in rows:
+        m, expected = int(size.replace(",", "")), [int(word) for word in images.split()]
+        assert [bijection.image(key, m, i) for i in range(len(expected))] == expected
+        assert images_of(key, m, range(len(expected))).tolist() == expected
+        if zero:
+            assert bijection.preimage(key, m, 0) == int(zero)
 
 
 def test_the_digest_of_the_document() -> None:
