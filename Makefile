@@ -2,7 +2,7 @@
 #
 #   PYTHON=...       the interpreter to make .venv with (default: the first of 3.11 or newer that can)
 #   TORCH_INDEX=...  a wheel index to take torch from, for instance PyTorch's CPU wheels (default: none)
-#   ARGS=...         more arguments for pytest, `psrv demo` or `psrv bench`
+#   ARGS=...         more arguments for pytest, `psrv demo`, `psrv bench` or the search of `make fuzz`
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
     if $$p -c '$(USABLE)' 2>/dev/null; then echo $$p; break; fi; done)
 ARGS ?=
 
-.PHONY: help venv demo test test-matrix test-learning test-docker lint bench check clean
+.PHONY: help venv demo test test-matrix test-learning test-docker fuzz lint bench check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -54,6 +54,12 @@ test-learning: $(STAMP) ## train to the papers' accuracies on MNIST and a9a (nee
 
 test-docker: $(STAMP) ## build the images and bring the compose file up (needs a Docker engine)
 	PSRV_TEST_DOCKER=1 $(BIN)/python -m pytest -m docker $(ARGS)
+
+# Atheris is in no environment that `make venv` makes: only this target needs it.
+fuzz: $(STAMP) ## search for bytes that hurt a receiver, a minute in each of three ways
+	@$(BIN)/python -c 'import atheris' 2>/dev/null \
+	    || $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
 # mypy checks the package as it installs, then names files as they stand in the repository. build/ goes
 # first because setuptools would carry deleted modules over from it.

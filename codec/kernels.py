@@ -12,7 +12,6 @@ import numpy as np
 from numba import njit
 
 from psrv.codec.vector import (
-    add_floats,
     add_scaled,
     load_float,
     scale_floats,
@@ -58,28 +57,3 @@ def first_not_finite(x, count):
             if not np.isfinite(load_float(x + 4 * i)):
                 return i
     return -1
-
-
-@njit(**JIT)
-def add_onto(x, count, base, out):
-    """out = base + x."""
-    whole = count >> 4
-    for i in range(whole):
-        add_floats(x + 64 * i, base + 64 * i, out + 64 * i)
-    for i in range(16 * whole, count):
-        store_float(load_float(base + 4 * i) + load_float(x + 4 * i), out + 4 * i)
-
-
-@njit(**JIT)
-def reduce_dense(payloads, count, out, residual, rho):
-    """out = mean of n dense payloads in rank order (+ rho * residual), 2,048 at a time."""
-    factor = np.float32(1.0 / payloads.size)
-    for first in range(0, count, 2048):
-        size = min(2048, count - first)
-        at = 4 * first
-        if payloads.size == 1:
-            for i in range(size):
-                store_float(load_float(payloads[0] + at + 4 * i), out + at + 4 * i)
-        for k in range(1, payloads.size):
-            add_onto(payloads[k] + at, size, (out if k > 1 else payloads[0]) + at, out + at)
-        finish_mean(out + at, size, factor, residual + at if residual else 0, rho)

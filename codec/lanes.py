@@ -20,7 +20,7 @@ MASK = ir.VectorType(I1, LANES)
 BYTES = 4 * LANES
 
 
-def fill(value: int, kind: ir.VectorType = INTS) -> ir.Constant:
+def fill(value: float, kind: ir.VectorType = INTS) -> ir.Constant:
     """A vector constant with the same number in every lane."""
     return ir.Constant(kind, [value] * kind.count)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from psrv.codec.base import Compressor
 from psrv.codec.dense import BrainFloat, Dense, Half, Natural
@@ -38,14 +38,21 @@ OF_SEVERAL: tuple[str, ...] = tuple(
 )
 """Forms that need several senders, which the digest and the golden files cover as well."""
 
+LONGEST = 100
+"""Characters of a spec."""
 
-@cache
+
+@lru_cache(maxsize=256)  # bounded: specs may come from a peer
 def parse(spec: str) -> Compressor:
     """The compressor that ``name[:argument][/format]`` stands for; its ``spec`` prints back.
 
     Raises:
         ConfigError: with what is allowed.
     """
+    if len(spec) > LONGEST:
+        raise ConfigError(
+            f"compressor '{spec[:20]}...' has {len(spec)} characters; none has more than {LONGEST}"
+        )
     head, slash, form = spec.partition("/")
     name, colon, argument = head.partition(":")
     kind = COMPRESSORS.get(name)

@@ -126,16 +126,14 @@ def _leave(left, starts, length, dimension, run, skip, count, x):
             run, skip = run + 1, 0
 
 
-@njit(**JIT)
 def coordinate_of(starts, length, dimension, index):
-    """The coordinate of value ``index``."""
-    for i in range(starts.size):
-        start = np.int64(starts[i])
+    """The coordinate of value ``index``. Not compiled: only an error asks for it."""
+    for start in starts.tolist():
         whole = min(length, dimension - start)
         if index < whole:
             return start + index
         index -= whole
-    return np.int64(-1)
+    return -1
 
 
 @njit(**JIT)

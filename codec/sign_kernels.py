@@ -1,10 +1,10 @@
 """The loops of the two sign compressors: addresses and lengths in, nothing allocated.
 
 Both passes over a block, its norm and its bits, are made before the next block is touched:
-a block of 2^15 coordinates and what it is made from stay in the L2 cache in between. Sums
-of payloads are formed 64 coordinates at a time in registers, over all payloads; the rest
-of a block group by group, then coordinate by coordinate, always with the same operations
-in the same order. ``sign.py`` and ``unscaled.py`` check every length first.
+a block of 2^15 coordinates and what it is made from stay in the L2 cache in between. What
+is left over of a block, less than a row of 64 or a group of sixteen, is done group by
+group, then coordinate by coordinate, with the same operations in the same order.
+``sign.py`` and ``unscaled.py`` check every length first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from numba import njit
 
 from psrv.codec.kernels import CHUNK, JIT
 from psrv.codec.rng import word64
+from psrv.codec.sign_sums import INLINE, WORK, bit, count_chunk, fill_row, sum_chunk
 from psrv.codec.sign_vector import (
-    RUN,
     add_signs,
-    copy_bytes,
-    count_rows,
     lanes_total,
     negative_row,
     norm_groups,
@@ -26,14 +24,11 @@ from psrv.codec.sign_vector import (
     odd_row,
     pack_signs,
     subtract_row,
-    sum_group,
-    sum_rows,
     unpack_signs,
     zero_row,
 )
 from psrv.codec.vector import (
     add_scaled,
-    load_byte,
     load_float,
     stack_floats,
     store_byte,
@@ -41,33 +36,7 @@ from psrv.codec.vector import (
     store_word64,
 )
 
-INLINE = {"inline": "always", **JIT}
-"""For the pieces below, so that they are compiled where they are used and not once more."""
-
-TOGETHER = 32
-"""Payloads that are added in one pass; more go on from the sum in memory, a chunk in L1."""
-
-# Scratch of a sum, on the stack: where its parts begin, in bytes, and how many float32.
-RUNS = 0
-SCALES = RUNS + TOGETHER * RUN
-LANES = SCALES + 4 * TOGETHER
-ZEROS = LANES + 256
-WORK = (ZEROS + 256) // 4
-
-
 # One block: the pieces of what follows
-
-
-@njit(**INLINE)
-def _bit(bits, j):
-    return (load_byte(bits + (j >> 3)) >> np.uint8(j & 7)) & np.uint8(1)
-
-
-@njit(**INLINE)
-def _fill(row, value):
-    """row = 64 times ``value``."""
-    for j in range(64):
-        store_float(np.float32(value), row + 4 * j)
 
 
 @njit(**INLINE)
@@ -77,7 +46,7 @@ def _norm_chunk(x, count, residual, rho, lanes):
     Lane j of 64 adds |x[64 r + j]| for r = 0, 1, ... in float32; then lane j adds lane
     j + 32, then j + 16, ..., j + 1. What comes back is float32.
     """
-    _fill(lanes, 0.0)
+    fill_row(lanes, 0.0)
     rows, groups = count >> 6, count >> 4
     norm_rows(x, residual, rho, rows, lanes)
     for g in range(4 * rows, groups):
@@ -116,7 +85,7 @@ def _unpack_block(bits, count, scale, out):
     groups = count >> 4
     unpack_signs(bits, scale, groups, out)
     for j in range(16 * groups, count):
-        store_float(-scale if _bit(bits, j) else scale, out + 4 * j)
+        store_float(-scale if bit(bits, j) else scale, out + 4 * j)
 
 
 @njit(**INLINE)
@@ -124,73 +93,8 @@ def _add_block(bits, count, scale, base, out):
     groups = count >> 4
     add_signs(bits, scale, groups, base, out)
     for j in range(16 * groups, count):
-        value = -scale if _bit(bits, j) else scale
+        value = -scale if bit(bits, j) else scale
         store_float(load_float(base + 4 * j) + value, out + 4 * j)
-
-
-@njit(**INLINE)
-def _gather(payloads, first, size, bits, count, runs):
-    """The signs of ``count`` coordinates of payloads first to first + size - 1, side by side.
-
-    Payloads tend to start at the same offset in a page. Read in turn where they lie, more
-    than eight of them throw each other out of the L1 cache.
-    """
-    for k in range(size):
-        copy_bytes(payloads[first + k] + bits, (count + 7) >> 3, runs + RUN * k)
-
-
-@njit(**INLINE)
-def _sum_chunk(payloads, weights, header, bits, count, factor, out, residual, rho, work, normed):
-    """out = ((w_0 c_0 + w_1 c_1) + ...) * factor (+ rho * residual) of a chunk.
-
-    Args:
-        payloads: int64[n], an address each.
-        weights: address of float32[n], or 0: all are 1.
-        header: byte of a payload where the block's scale is, or -1: all are 1.
-        bits: byte of a payload where the chunk's signs are.
-        residual: address of float32[count], or 0.
-        work: address of ``WORK`` float32 of scratch.
-        normed: whether the norm is asked for.
-
-    Returns:
-        The sum of |out|, float32, as ``_norm_chunk`` has it.
-    """
-    rows, groups = count >> 6, count >> 4
-    runs, scales, lanes, zeros = work + RUNS, work + SCALES, work + LANES, work + ZEROS
-    _fill(zeros, -0.0)  # -0 + x is x, for every x; 0 + x would not keep a -0
-    n = payloads.size
-    for first in range(0, n, TOGETHER):
-        size = min(TOGETHER, n - first)
-        for k in range(size):
-            scale = np.float32(1) if header < 0 else load_float(payloads[first + k] + header)
-            if weights:
-                scale *= load_float(weights + 4 * (first + k))
-            store_float(scale, scales + 4 * k)
-        _gather(payloads, first, size, bits, count, runs)
-        last = first + size == n
-        times = factor if last else np.float32(1)  # x * 1 is x
-        rest = residual if last else 0
-        start, step = (out, 256) if first else (zeros, 0)
-        _fill(lanes, 0.0)
-        into = lanes if normed else 0
-        sum_rows(runs, scales, size, rows, start, step, times, out, rest, rho, into)
-        for g in range(4 * rows, groups):
-            here, lane = out + 64 * g, lanes + 64 * (g & 3)
-            begin = here if first else zeros
-            source, ratio = (rest + 64 * g, rho) if rest else (zeros, np.float32(1))
-            sum_group(runs + 2 * g, scales, size, begin, times, here, source, ratio, lane)
-        for j in range(16 * groups, count):
-            total = load_float(out + 4 * j) if first else np.float32(-0.0)
-            for k in range(size):
-                scale = load_float(scales + 4 * k)
-                total += -scale if _bit(runs + RUN * k, j) else scale
-            total *= times
-            if rest:
-                total += rho * load_float(rest + 4 * j)
-            store_float(total, out + 4 * j)
-            lane = lanes + 4 * (j & 63)
-            store_float(load_float(lane) + abs(total), lane)
-    return lanes_total(lanes)
 
 
 # sign
@@ -212,6 +116,7 @@ def encode_sign(x, residual, rho, edges, bit_edges, payload, lanes=0):
 
     Args:
         residual: address of float32[d], or 0: x as it is.
+        lanes: unused.
 
     Returns:
         -1, or the block in which the norm is not finite. That block holds the sum.
@@ -268,21 +173,12 @@ def reduce_sign(payloads, weights, factor, edges, bit_edges, out, residual, rho)
     work = stack_floats(WORK)
     for b in range(blocks):
         start, size = edges[b], edges[b + 1] - edges[b]
-        bits = 4 * blocks + bit_edges[b]
         for first in range(0, size, CHUNK):
-            here = 4 * (start + first)
-            _sum_chunk(
-                payloads,
-                weights,
-                4 * b,
-                bits + (first >> 3),
-                min(CHUNK, size - first),
-                factor,
-                out + here,
-                residual + here if residual else 0,
-                rho,
-                work,
-                False,
+            count, here = min(CHUNK, size - first), 4 * (start + first)
+            bits = 4 * blocks + bit_edges[b] + (first >> 3)
+            rest = residual + here if residual else 0
+            sum_chunk(
+                payloads, weights, 4 * b, bits, count, factor, out + here, rest, rho, work, False
             )
 
 
@@ -297,28 +193,19 @@ def relay_sign(payloads, weights, factor, edges, bit_edges, residual, rho, out, 
     work = stack_floats(WORK)
     for b in range(blocks):
         start, size = edges[b], edges[b + 1] - edges[b]
-        bits = 4 * blocks + bit_edges[b]
         total = 0.0
         for first in range(0, size, CHUNK):
-            here = 4 * (start + first)
-            total += _sum_chunk(
-                payloads,
-                weights,
-                4 * b,
-                bits + (first >> 3),
-                min(CHUNK, size - first),
-                factor,
-                out + here,
-                residual + here if residual else 0,
-                rho,
-                work,
-                True,
+            count, here = min(CHUNK, size - first), 4 * (start + first)
+            bits = 4 * blocks + bit_edges[b] + (first >> 3)
+            rest = residual + here if residual else 0
+            total += sum_chunk(
+                payloads, weights, 4 * b, bits, count, factor, out + here, rest, rho, work, True
             )
         scale = np.float32(total / size)
         if not np.isfinite(scale):
             return b
         store_float(scale, result + 4 * b)
-        _pack_block(out + 4 * start, size, scale, result + bits)
+        _pack_block(out + 4 * start, size, scale, result + 4 * blocks + bit_edges[b])
     return -1
 
 
@@ -400,22 +287,6 @@ def decode_unscaled_onto(payload, count, base, out):
     _add_block(payload, count, np.float32(1), base, out)
 
 
-@njit(**INLINE)
-def _count_chunk(payloads, bits, rows, factor, out, residual, rho, work):
-    """``_sum_chunk`` of whole rows where every scale and weight is 1."""
-    runs, zeros = work + RUNS, work + ZEROS
-    _fill(zeros, 0.0)
-    n = payloads.size
-    for first in range(0, n, TOGETHER):
-        size = min(TOGETHER, n - first)
-        last = first + size == n
-        times = factor if last else np.float32(1)
-        rest = residual if last else 0
-        start, step = (out, 256) if first else (zeros, 0)
-        _gather(payloads, first, size, bits, 64 * rows, runs)
-        count_rows(runs, size, rows, start, step, times, out, rest, rho)
-
-
 @njit(**JIT)
 def reduce_unscaled(payloads, weights, factor, count, out, residual, rho):
     """out = ((w_0 c_0 + w_1 c_1) + ...) * factor (+ rho * residual), in rank order.
@@ -434,23 +305,14 @@ def reduce_unscaled(payloads, weights, factor, count, out, residual, rho):
             equal = equal and load_float(weights + 4 * k) == np.float32(1)
     work = stack_floats(WORK)
     for first in range(0, count, CHUNK):
-        size = min(CHUNK, count - first)
-        done = size >> 6 << 6 if equal else 0
-        here = 4 * first
-        rest = residual + here if residual else 0
-        if done:
-            _count_chunk(payloads, first >> 3, done >> 6, factor, out + here, rest, rho, work)
-        if done < size:
-            _sum_chunk(
-                payloads,
-                weights,
-                -1,
-                (first + done) >> 3,
-                size - done,
-                factor,
-                out + here + 4 * done,
-                rest + 4 * done if rest else 0,
-                rho,
-                work,
-                False,
-            )
+        here, size = 4 * first, min(CHUNK, count - first)
+        rows = size >> 6 if equal else 0
+        if rows:
+            rest = residual + here if residual else 0
+            count_chunk(payloads, first >> 3, rows, factor, out + here, rest, rho, work)
+        left = size - 64 * rows
+        if left:
+            here += 256 * rows
+            bits = (first >> 3) + 8 * rows
+            rest = residual + here if residual else 0
+            sum_chunk(payloads, weights, -1, bits, left, factor, out + here, rest, rho, work, False)

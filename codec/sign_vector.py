@@ -36,14 +36,10 @@ from psrv.codec.vector import at, magnitudes, repeat
 ROW = 4
 """Groups in a row."""
 
-RUN = 512
-"""Bytes from one payload's signs to the next one's where several are summed: 4,096 coordinates."""
-
 ROW_FLOATS = ir.VectorType(F32, 64)
 ROW_INTS = ir.VectorType(I32, 64)
 ROW_MASK = ir.VectorType(I1, 64)
 COUNTS = ir.VectorType(I8, 64)
-ONE = 0x3F800000
 INFINITY = 0x7F800000
 
 
@@ -79,16 +75,16 @@ def _finish(b, totals, target, factor, source, rho):
     return totals
 
 
-def _sums(b, start, runs, scales, count):
+def _sums(b, start, runs, bits, scales, count):
     """start + (scale_0 with signs) + (scale_1 with signs) + ..., of several groups at once."""
 
     def add(k, totals):
-        run = at(b, runs, k, RUN)
+        run = b.add(load(b, at(b, runs, k, 8), I64), bits)
         scale = splat(b, load(b, at(b, scales, k, 4), F32))
-        bits = (load(b, offset(b, run, 2 * g), I16) for g in range(len(totals)))
+        words = (load(b, offset(b, run, 2 * g), I16) for g in range(len(totals)))
         return [
-            b.fadd(total, _signed(b, b.bitcast(two_bytes, MASK), scale))
-            for total, two_bytes in zip(totals, bits, strict=True)
+            b.fadd(total, _signed(b, b.bitcast(word, MASK), scale))
+            for total, word in zip(totals, words, strict=True)
         ]
 
     return repeat(b, count, start, add)
@@ -99,7 +95,7 @@ def sum_rows(ctx, runs, scales, count, rows, start, step, factor, out, residual,
     """out = (start + scale_0 with signs + scale_1 with signs + ...) * factor (+ rho * residual).
 
     Args:
-        runs: address of ``count`` times ``RUN`` bytes, each with the signs of a payload.
+        runs: address of ``count`` int64, where each payload's signs are.
         scales: address of ``count`` float32.
         start: address of 64 float32; those of the next row are ``step`` bytes further.
         out: address of float32[64 rows].
@@ -115,7 +111,8 @@ def sum_rows(ctx, runs, scales, count, rows, start, step, factor, out, residual,
             def row(i, held):
                 first = b.add(start, b.mul(i, step))
                 begin = [load(b, offset(b, first, g * BYTES)) for g in range(ROW)]
-                totals = _sums(b, begin, at(b, runs, i, 2 * ROW), scales, count)
+                bits = b.mul(i, ir.Constant(I64, 2 * ROW))
+                totals = _sums(b, begin, runs, bits, scales, count)
                 source = at(b, residual, i, ROW * BYTES) if corrected else None
                 target = at(b, out, i, ROW * BYTES)
                 totals = _finish(b, totals, target, factor, source, rho)
@@ -140,18 +137,18 @@ def sum_rows(ctx, runs, scales, count, rows, start, step, factor, out, residual,
 
 
 @intrinsic
-def sum_group(ctx, runs, scales, count, start, factor, out, residual, rho, lanes):
-    """``sum_rows`` of sixteen coordinates and sixteen lanes; nothing may be left out."""
+def sum_group(ctx, runs, bits, scales, count, start, factor, out, residual, rho, lanes):
+    """``sum_rows`` of the group whose signs are ``bits`` bytes on; nothing may be left out."""
 
     def gen(c, b, sig, args):
-        runs, scales, count, start, factor, out, residual, rho, lanes = args
-        totals = _sums(b, [load(b, start)], runs, scales, count)
+        runs, bits, scales, count, start, factor, out, residual, rho, lanes = args
+        totals = _sums(b, [load(b, start)], runs, bits, scales, count)
         (total,) = _finish(b, totals, out, splat(b, factor), residual, splat(b, rho))
         store(b, b.fadd(load(b, lanes), magnitudes(b, total)), lanes)
         return c.get_dummy_value()
 
     i, f = types.int64, types.float32
-    return types.none(i, i, i, i, f, i, i, f, i), gen
+    return types.none(i, i, i, i, i, f, i, i, f, i), gen
 
 
 @intrinsic
@@ -163,9 +160,10 @@ def count_rows(ctx, runs, count, rows, start, step, factor, out, residual, rho):
         factor, rho = splat(b, factor), splat(b, rho)
         senders = splat(b, b.trunc(count, I32), INTS)
 
-        def votes(runs):
+        def votes(bits):
             def add(k, counts):
-                mask = b.bitcast(load(b, at(b, runs, k, RUN), I64), ROW_MASK)
+                run = b.add(load(b, at(b, runs, k, 8), I64), bits)
+                mask = b.bitcast(load(b, run, I64), ROW_MASK)
                 return [b.add(counts[0], b.zext(mask, COUNTS))]
 
             (negative,) = repeat(b, count, [fill(0, COUNTS)], add)
@@ -177,9 +175,10 @@ def count_rows(ctx, runs, count, rows, start, step, factor, out, residual, rho):
         def loop(corrected):
             def row(i, _):
                 first = b.add(start, b.mul(i, step))
+                bits = b.mul(i, ir.Constant(I64, 2 * ROW))
                 totals = [
                     b.fadd(load(b, offset(b, first, g * BYTES)), vote)
-                    for g, vote in enumerate(votes(at(b, runs, i, 2 * ROW)))
+                    for g, vote in enumerate(votes(bits))
                 ]
                 source = at(b, residual, i, ROW * BYTES) if corrected else None
                 _finish(b, totals, at(b, out, i, ROW * BYTES), factor, source, rho)
@@ -385,3 +384,19 @@ def copy_bytes(ctx, source, count, out):
         return c.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), gen
+
+
+@intrinsic(prefer_literal=True)
+def fetch_ahead(ctx, address, count):
+    """Ask for the ``count`` bytes, a literal, that will be read soon; any address will do."""
+    size = count.literal_value
+
+    def gen(c, b, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+        hint = [ir.Constant(I32, number) for number in (0, 2, 1)]  # to read, into L2, data
+        for first in range(0, size, 64):
+            b.call(function, [b.inttoptr(offset(b, args[0], first), I8.as_pointer()), *hint])
+        return c.get_dummy_value()
+
+    return types.none(types.int64, count), gen

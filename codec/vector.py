@@ -210,6 +210,16 @@ def store_word16(ctx, value, address):
 
 
 @intrinsic
+def load_word64(ctx, address):
+    """The int64 at an address of any alignment."""
+
+    def gen(c, b, sig, args):
+        return load(b, args[0], I64)
+
+    return types.int64(types.int64), gen
+
+
+@intrinsic
 def store_word64(ctx, value, address):
     """Write eight bytes, low one first, to an address of any alignment."""
 

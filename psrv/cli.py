@@ -162,9 +162,16 @@ def codec(
     sizes: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N", help="Coordinates (default 65536,1048576,11173962).", show_default=False
+            metavar="N,N",
+            help="Coordinates (default 65536,1048576,11173962,25557032).",
+            show_default=False,
         ),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Compressors (default all).", show_default=False),
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Seconds for each operation.")] = 0.25,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 if a target is missed.")
     ] = False,
@@ -172,10 +179,10 @@ def codec(
         Path | None, typer.Option(metavar="FILE", help="Write every row there.", show_default=False)
     ] = None,
 ) -> None:
-    """Every compressor beside memcpy, and beside NumPy, in one run."""
+    """Every compressor beside memcpy, and beside NumPy and torch, in one run."""
     from psrv.commands import bench
 
-    bench.codec(sizes, check, json)
+    bench.codec(sizes, check, json, only, seconds)
 
 
 @app.command()

@@ -252,7 +252,7 @@ class Membership:
                 )
                 for b in job.layout.buckets
             )
-        except CodecError as error:
+        except (CodecError, ConfigError) as error:
             return self._expel(member, "job", str(error))
         if needed > self.terms.max_payload:
             return self._expel(

@@ -1,8 +1,8 @@
 """Write the golden file of a new compressor: ``python tests/codec_golden.py SPEC``.
 
-From its transcription in the table of ``tests/codec_references.py``, not from the kernels that it will be held
-against. A file that is there is never replaced: payloads in it may be on some disk or wire, and
-every later version must still read them.
+From its transcription in the table of ``tests/codec_references.py``, not from the kernels that it
+will be held against. A file that is there is never replaced: payloads in it may be on some disk or
+wire, and every later version must still read them.
 """
 
 from __future__ import annotations

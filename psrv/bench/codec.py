@@ -1,232 +1,306 @@
 """``psrv bench codec``: every compressor against this machine's memory.
 
-Each operation is timed in turn with ``np.copyto`` of a float32 vector of the same size, so
-that a slow spell of the machine hits both, and its fraction of memcpy is the median of the
-pairs' ratios. One thread. Input is standard normal.
+Each operation is timed in turn with ``np.copyto`` of a float32 vector of the same size, and
+its fraction of memcpy is the median of the pairs' ratios; what one would write in NumPy and
+in torch instead is timed in turn with psrv's (``peer.py``). Everything runs on one thread,
+but where it says "2thr". Input is standard normal, in blocks of the default size.
 
-    encode      payload out, residual left in the vector
-    decode      and decode_onto: one payload in
-    reduce n=4  n payloads in, their mean out
-    server n=4  what a server does in a round with error feedback: reduce with the residual
-                added, encode
+    encode          payload out, x - C(x) left in the vector, which is refilled untimed
+    encode+ef       the same of x + e, as error feedback does it in each round
+    decode          one payload in
+    decode_onto     the same, added to a vector in place
+    reduce n=4      n payloads in, their mean out
+    relay n=4       the server's step: the mean, plus e, encoded; by the same compressor, or
+                    by ``dense`` where the senders divide the vector among them; without e
+                    where there is no error feedback
+    relay n=4 2thr  the same in buckets on two threads, beside a copy on two threads
 """
 
 from __future__ import annotations
 
-import time
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from psrv.bench.plain import PLAIN, mean
-from psrv.codec import COMPRESSORS, Blocks, aligned, parse, warmup
+from psrv.bench.peer import Order, Peer, Vector
+from psrv.bench.plain import plain
+from psrv.bench.rows import LARGE, Row
+from psrv.bench.timing import Call, Step, in_turn, ratio
+from psrv.bench.workload import SENDERS, SHIFT, Part, Payloads, Server, cut
+from psrv.codec import Blocks, aligned, parse, warmup
 from psrv.codec.base import Floats
-from psrv.layout import BLOCK
 
-if TYPE_CHECKING:
-    from rich.table import Table
+SIZES = (1 << 16, 1 << 20, 11_173_962, 25_557_032)
+"""Coordinates; the last two are ResNet-18 with ten classes and ResNet-50."""
 
-SIZES = (1 << 16, 1 << 20, 11_173_962)
-"""Coordinates; the last is ResNet-18 with ten classes."""
+SPECS = (
+    "dense",
+    "fp16",
+    "bf16",
+    "natural",
+    "sign",
+    "sign-unscaled",
+    "qsgd:4",
+    "top-k:0.001",
+    "top-k:0.01",
+    "top-k:0.01/bf16",
+    "top-k:0.01/natural",
+    "top-k:0.1",
+    "rand-k:0.01",
+    "perm-k",
+)
+WORKERS = (SENDERS, 8, 16)
+REFILLED = ("encode", "encode+ef")
+"""Operations that use their vector up."""
 
-LARGE = 1 << 22
-"""From here on no cache holds the vectors, and the targets apply."""
+LONG = 1 << 24
+"""Coordinates from which on nothing but psrv reduces and relays: a minute a compressor would
+say again what shorter vectors say."""
 
-WORKERS = (4, 8)
-TARGETS = {
-    ("sign", "encode"): 0.60,
-    ("sign, one scale", "encode"): 0.40,
-    ("sign", "decode"): 0.70,
-    ("sign", "server n=4"): 0.40,
-}
-"""The least fraction of memcpy, by compressor and operation."""
-
-Call = Callable[[], object]
+BUCKET = 1 << 20
+"""Coordinates of a bucket, where buckets are relayed on several threads."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One operation of one compressor at one size.
+class Subject(NamedTuple):
+    """What is measured: a compressor, with one block for all coordinates or default blocks."""
 
-    Attributes:
-        seconds, memcpy_seconds, numpy_seconds: medians of one call; None: not in NumPy.
-        of_memcpy: median of memcpy's time by the operation's, taken together.
+    label: str
+    spec: str
+    single: bool = False
+
+
+def subjects(only: Sequence[str] = ()) -> list[Subject]:
+    """All, or those of the given specs; a name alone stands for all its specs.
+
+    Raises:
+        ConfigError: a name that is no compressor's.
     """
-
-    compressor: str
-    operation: str
-    dimension: int
-    seconds: float
-    memcpy_seconds: float
-    of_memcpy: float
-    numpy_seconds: float | None
-    payload_bits: float
-
-    @property
-    def target(self) -> float | None:
-        """The least ``of_memcpy`` that is good enough, if one is set for this size."""
-        return TARGETS.get((self.compressor, self.operation)) if self.dimension >= LARGE else None
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, and what follows from them."""
-        return asdict(self) | {
-            "ns_per_coordinate": self.seconds / self.dimension * 1e9,
-            "gigabytes_per_second": 4e-9 * self.dimension / self.seconds,
-            "times_numpy": self.numpy_seconds and self.numpy_seconds / self.seconds,
-            "target": self.target,
-        }
+    chosen: list[str] = []
+    for name in only or SPECS:
+        named = [spec for spec in SPECS if name in (spec, spec.partition(":")[0])]
+        chosen += named or [parse(name).spec]
+    found = []
+    for spec in dict.fromkeys(chosen):
+        found.append(Subject(spec, spec))
+        if spec == "sign":
+            found.append(Subject("sign, one scale", spec, single=True))
+    return found
 
 
-def measure(sizes: Sequence[int] = SIZES, seconds: float = 0.5) -> Iterator[Row]:
+def measure(
+    sizes: Sequence[int] = SIZES,
+    seconds: float = 0.25,
+    only: Sequence[str] = (),
+    bucket: int = BUCKET,
+) -> Iterator[Row]:
     """A row for every operation, as soon as it is there.
 
     Args:
         sizes: coordinates of the vectors.
-        seconds: for each operation, and as long again for NumPy's; at least three calls.
+        seconds: for each operation, half of it for each library's, and a quarter of both
+            below ``LARGE`` coordinates; but at least three rounds.
+        only: specs or names; all if there are none.
+        bucket: coordinates of a bucket, for what runs on two threads.
+
+    Raises:
+        ConfigError: a name in ``only`` that is no compressor's.
     """
+    chosen, torch = subjects(only), _torch()
     warmup()
-    for d in sizes:
-        whole, rest = divmod(d, BLOCK)
-        default = Blocks.of([BLOCK] * whole + ([rest] if rest else []))
-        for spec in COMPRESSORS:
-            yield from _operations(spec, spec, default, seconds)
-            if spec == "sign":
-                yield from _operations(spec, f"{spec}, one scale", Blocks.of([d]), seconds)
+    with _one_thread() if torch else nullcontext():
+        for d in sizes:
+            room = d + SHIFT * max(WORKERS)
+            normal = np.random.default_rng(0).standard_normal(room, np.float32)
+            for subject in chosen:
+                yield from Trial(subject, d, normal, seconds, torch).rows(bucket)
 
 
-def _operations(spec: str, label: str, blocks: Blocks, seconds: float) -> Iterator[Row]:
-    codec, plain, d = parse(spec), PLAIN[spec], blocks.dimension
-    source, x, out, residual = (aligned(d) for _ in range(4))
-    payloads = [np.empty(codec.payload_bytes(blocks), np.uint8) for _ in range(max(WORKERS))]
-    for rank, payload in enumerate(payloads):
-        np.random.default_rng(rank).standard_normal(out=residual, dtype=np.float32)
-        if rank == 0:
-            source[:] = residual
-        codec.encode(residual, blocks, 0, payload)
-    first, result = payloads[0], np.empty_like(payloads[0])
+class Trial:
+    """One subject at one size: vectors that have been written to, and payloads."""
 
-    def restore() -> None:
-        x[:] = source
+    def __init__(
+        self, subject: Subject, d: int, normal: Floats, seconds: float, torch: ModuleType | None
+    ) -> None:
+        self.subject, self.d, self.normal = subject, d, normal
+        # What a cache holds takes so little time that a part of it is enough.
+        self.seconds = seconds if d >= LARGE else seconds / 4
+        self.blocks = Blocks.of([d]) if subject.single else cut(d)
+        self.codec = parse(subject.spec)
+        self.fed = self.codec.contracted()
+        self.server = Server(self.codec)
+        self.source, self.x, self.out, self.residual, self.sink = (aligned(d) for _ in range(5))
+        # A page that was only zeroed has no memory yet, and would be given one while timed.
+        for vector in (self.source, self.x, self.out, self.sink):
+            vector[:] = normal[:d]
+        self.residual[:] = normal[SHIFT * max(WORKERS) :]
+        self.payloads = Payloads(self.codec, self.blocks, normal, WORKERS)
+        self.result = self.server.room(self.blocks, self.codec.payload_bound(self.blocks, SENDERS))
+        self.calls = self._calls()
+        self.instead = {"numpy": self._instead(plain, _same)}
+        if torch is not None:
+            self.instead["torch"] = self._instead(torch.plain_torch, torch.vector)
 
-    def reduce(n: int) -> None:
-        codec.reduce(payloads[:n], blocks, out)
+    def rows(self, bucket: int) -> Iterator[Row]:
+        """One for each operation."""
+        for operation in self.calls:
+            yield self._row(operation)
+        if self.subject.label == "sign" and self.d > bucket:
+            yield self._threaded(bucket)
 
-    def reduce_instead(n: int) -> None:
-        out[:] = mean(plain, payloads[:n], blocks)
+    def _calls(self) -> dict[str, Call]:
+        """By operation, in the order of the table."""
+        codec, fed, blocks = self.codec, self.fed, self.blocks
+        x, out, residual, result = self.x, self.out, self.residual, self.result
+        payloads, draws = self.payloads[SENDERS]
+        first, draw = payloads[0], draws[0]
+        calls: dict[str, Call] = {
+            "encode": lambda: codec.encode(x, blocks, draw, result),
+            "encode+ef": lambda: fed.encode(x, blocks, draw, result, residual, 1.0),
+            "decode": lambda: codec.decode(first, blocks, draw, out),
+            "decode_onto": lambda: codec.decode_onto(first, blocks, draw, out, out),
+        }
+        if not fed.contractive:
+            del calls["encode+ef"]
+        for n in WORKERS:
+            calls[f"reduce n={n}"] = partial(self._reduce, n)
+        for n in WORKERS:
+            calls[f"relay n={n}"] = partial(self._relay, n)
+        return calls
 
-    def server(n: int) -> None:
-        codec.reduce(payloads[:n], blocks, out, residual, 1.0)
-        codec.encode(out, blocks, 0, result)
+    def _reduce(self, n: int) -> None:
+        payloads, draws = self.payloads[n]
+        self.codec.reduce(payloads, self.blocks, draws, self.out)
 
-    cases: list[tuple[str, Call, Call | None]] = [
-        (
-            "encode",
-            lambda: codec.encode(x, blocks, 0, result),
-            lambda: plain.encode(x, blocks),
-        ),
-        (
-            "decode",
-            lambda: codec.decode(first, blocks, out),
-            lambda: np.copyto(out, plain.decode(first, blocks)),
-        ),
-        (
-            "decode_onto",
-            lambda: codec.decode_onto(first, blocks, x, out),
-            lambda: np.add(x, plain.decode(first, blocks), out=out),
-        ),
-        *((f"reduce n={n}", partial(reduce, n), partial(reduce_instead, n)) for n in WORKERS),
-    ]
-    if codec.contractive:
-        cases.extend((f"server n={n}", partial(server, n), None) for n in WORKERS)
-    for operation, call, instead in cases:
-        took, copied = _time(call, restore, source, seconds)
-        slow = None if instead is None else median(_time(instead, restore, source, seconds)[0])
-        yield Row(
-            compressor=label,
+    def _relay(self, n: int) -> None:
+        self.server.relay(self.payloads[n], self.blocks, self.out, self.residual, self.result)
+
+    def _instead(
+        self, make: Callable[[Order], Peer | None], vector: Callable[[Floats], Vector]
+    ) -> dict[str, Call]:
+        """By operation, what is done in one library instead. n payloads are copies of one,
+        which changes no time, unless each has a part of its own."""
+        peer, fed, encoder = (
+            make(Order.of(spec, feedback, SENDERS))
+            for spec, feedback in (
+                (self.codec.spec, False),
+                (self.codec.spec, True),
+                (self.server.encoder.spec, True),
+            )
+        )
+        if peer is None or fed is None or encoder is None:
+            return {}
+        blocks, x, out, residual = self.blocks, *map(vector, (self.x, self.out, self.residual))
+        kept = residual if self.server.remembers else None
+        self._restore()
+        payload = peer.encode(x, blocks)
+        calls: dict[str, Call] = {
+            "encode": lambda: peer.encode(x, blocks),
+            "encode+ef": lambda: fed.encode(x, blocks, residual),
+            "decode": lambda: peer.decode(payload, blocks),
+            "decode_onto": lambda: peer.decode_onto(payload, blocks, out),
+        }
+        if self.d < LONG:
+            several = [
+                peer.encode(x, blocks, rank=rank) if self.codec.shared else copy.deepcopy(payload)
+                for rank in range(SENDERS)
+            ]
+            calls |= {
+                f"reduce n={SENDERS}": lambda: peer.mean(several, blocks),
+                f"relay n={SENDERS}": lambda: encoder.encode(
+                    fed.mean(several, blocks), blocks, kept
+                ),
+            }
+        return calls
+
+    def _row(self, operation: str) -> Row:
+        restore = self._restore if operation in REFILLED else None
+        step: Step = (self.calls[operation], restore)
+        copied, took = in_turn([(self._copy, None), step], self.seconds)
+        compared: dict[str, Any] = {}
+        for side, calls in self.instead.items():
+            if operation in calls:
+                ours, theirs = in_turn([step, (calls[operation], restore)], self.seconds / 2)
+                compared[f"{side}_seconds"] = median(theirs)
+                compared[f"times_{side}"] = ratio(theirs, ours)
+        return self._made(operation, took, copied, **compared)
+
+    def _threaded(self, bucket: int) -> Row:
+        d = self.d
+        edges = [*range(0, d, bucket), d]
+        parts = [
+            Part(self.codec, self.normal[start:], self.out[start:stop], self.residual[start:stop])
+            for start, stop in pairwise(edges)
+        ]
+        halves = slice(d // 2), slice(d // 2, d)
+        with ThreadPoolExecutor(2) as pool:
+
+            def relay() -> None:
+                list(pool.map(Part.relay, parts))
+
+            def both() -> None:
+                list(pool.map(lambda half: np.copyto(self.sink[half], self.source[half]), halves))
+
+            steps: list[Step] = [(self._copy, None), (both, None), (relay, None)]
+            alone, copied, took = in_turn(steps, self.seconds)
+        share = ratio(alone, took)
+        name = f"relay n={SENDERS} 2thr"
+        return self._made(name, took, copied, threads=2, of_one_memcpy=share)
+
+    def _made(
+        self, operation: str, took: Sequence[float], copied: Sequence[float], **more: Any
+    ) -> Row:
+        return Row(
+            compressor=self.subject.label,
             operation=operation,
-            dimension=d,
+            dimension=self.d,
             seconds=median(took),
             memcpy_seconds=median(copied),
-            of_memcpy=median(c / t for c, t in zip(copied, took, strict=True)),
-            numpy_seconds=slow,
-            payload_bits=8 * first.size / d,
+            of_memcpy=ratio(copied, took),
+            rounds=len(took),
+            payload_bytes=self.payloads[SENDERS][0][0].size,
+            entries=self.payloads.entries,
+            index_bytes=self.payloads.index_bytes,
+            **more,
         )
 
+    def _copy(self) -> None:
+        np.copyto(self.sink, self.source)
 
-def _time(call: Call, restore: Call, x: Floats, seconds: float) -> tuple[list[float], list[float]]:
-    """Seconds of one call, and of one copy of ``x``, in turn."""
-    sink = aligned(x.size)
-
-    def copy() -> None:
-        np.copyto(sink, x)
-
-    def clock(function: Call, repeat: int) -> float:
-        start = time.perf_counter()
-        for _ in range(repeat):
-            function()
-        return (time.perf_counter() - start) / repeat
-
-    def several(function: Call) -> int:
-        # Long beside the clock's resolution, short beside a scheduler's time slice; and a
-        # vector that is encoded again and again must not end in denormals.
-        return max(1, min(50, int(2e-4 / min(clock(function, 1) for _ in range(3)))))
-
-    restore()
-    calls, copies = several(call), several(copy)
-    took: list[float] = []
-    copied: list[float] = []
-    limit = time.perf_counter() + seconds
-    while len(took) < 3 or (time.perf_counter() < limit and len(took) < 1000):
-        restore()
-        copied.append(clock(copy, copies))
-        took.append(clock(call, calls))
-    return took, copied
+    def _restore(self) -> None:
+        np.copyto(self.x, self.source)
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The rows, for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    from psrv.report.units import ABSENT, human_count, significant, times
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
-    for title in ("size", "compressor", "operation"):
-        shown.add_column(title, no_wrap=True, vertical="bottom")
-    for title in ("ns per\ncoord", "GB/s", "of\nmemcpy", "target", "times\nNumPy", "bits"):
-        shown.add_column(title, justify="right", no_wrap=True, vertical="bottom")
-    previous = None
-    for row in rows:
-        if previous and previous != (row.dimension, row.compressor):
-            shown.add_section()
-        new = previous != (row.dimension, row.compressor)
-        previous = row.dimension, row.compressor
-        values = row.as_json()
-        missed = row.target is not None and row.of_memcpy < row.target
-        shown.add_row(
-            human_count(row.dimension) if new else "",
-            row.compressor if new else "",
-            row.operation,
-            significant(values["ns_per_coordinate"]),
-            significant(values["gigabytes_per_second"]),
-            f"{row.of_memcpy:.2f}",
-            ABSENT if row.target is None else f"{row.target:.2f}",
-            times(values["times_numpy"]),
-            significant(row.payload_bits),
-            style="bold red" if missed else None,
-        )
-    return shown
+def _same(vector: Floats) -> Vector:
+    return vector
 
 
-def misses(rows: Sequence[Row]) -> list[str]:
-    """The targets that were not reached."""
-    return [
-        f"{row.compressor} {row.operation} at {row.dimension:,}: "
-        f"{row.of_memcpy:.2f} of memcpy, target {row.target:.2f}"
-        for row in rows
-        if row.target is not None and row.of_memcpy < row.target
-    ]
+def _torch() -> ModuleType | None:
+    """The torch side, or None where there is no torch."""
+    try:
+        from psrv.bench import plain_torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None
+    return plain_torch
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch on one thread, and back to what it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,47 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 from psrv.errors import ConfigError, PsrvError
 
 
-def codec(sizes: str | None, check: bool, output: Path | None) -> None:
-    """Measure every compressor, print the table, write the JSON, compare with the targets.
+def codec(
+    sizes: str | None, check: bool, output: Path | None, only: str | None, seconds: float
+) -> None:
+    """Measure the compressors, print the tables, write the JSON, compare with the targets.
 
     Args:
         sizes: whole numbers apart by commas; None for the default ones.
         check: fail if a target is missed.
         output: where to write every row as JSON, with the machine and the versions.
+        only: specs or names apart by commas; None for all.
+        seconds: for each operation.
 
     Raises:
-        ConfigError: bad sizes, or a file that cannot be written.
+        ConfigError: bad sizes, names or seconds, or a file that cannot be written.
         PsrvError: ``check``, and a target was missed.
     """
     from rich.console import Console
 
-    from psrv.bench.codec import LARGE, SIZES, measure, misses, table
+    from psrv.bench.codec import SIZES, measure, subjects
+    from psrv.bench.rows import LARGE, TARGETS, misses
+    from psrv.bench.table import tables
     from psrv.commands.rundir import machine, versions
     from psrv.commands.show import console
     from psrv.measure.records import to_json
     from psrv.measure.summary import write_whole
 
     chosen = SIZES if sizes is None else _numbers(sizes)
+    names = [] if only is None else [name.strip() for name in only.split(",")]
+    labels = {subject.label for subject in subjects(names)}
+    if not 0 < seconds <= 60:
+        raise ConfigError(f"--seconds is {seconds}; expected a number above 0 and at most 60")
     if check and max(chosen) < LARGE:
         raise ConfigError(
             f"--check needs a size of {LARGE:,} or more: the targets are for vectors "
             "that no cache holds"
         )
+    if check and labels.isdisjoint(target.compressor for target in TARGETS):
+        raise ConfigError(f"--check has nothing to check: no target is set for {only}")
+    start, load = time.monotonic(), os.getloadavg()[0]
     rows = []
     with Console(stderr=True).status("compiling the kernels") as status:
-        for row in measure(chosen):
+        for row in measure(chosen, seconds, names):
             rows.append(row)
             status.update(f"{row.dimension:,} coordinates: {row.compressor}")
-    console().print(table(rows))
+    took = time.monotonic() - start
+    console().print(tables(rows), highlight=False)
+    print(f"measured in {took:.0f} s; load average before: {load:.2f}")
     if output is not None:
         content = {
             "machine": machine(),
             "versions": versions(),
+            "seconds": took,
+            "load_before": load,
             "rows": [row.as_json() for row in rows],
         }
         try:

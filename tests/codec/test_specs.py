@@ -50,6 +50,7 @@ def test_a_spec_prints_in_one_way(given: str, printed: str) -> None:
         ("", "compressor '' is unknown; expected one of dense, "),
         ("topk:0.1", "compressor 'topk:0.1' is unknown; expected one of"),
         ("Sign", "compressor 'Sign' is unknown"),
+        ("top-k:0." + "0" * 100, "compressor 'top-k:0.000000000000...' has 108 characters"),
         ("sign:4", "compressor 'sign:4' cannot be: .*takes no argument.*; expected sign$"),
         ("sign/bf16", "takes no argument and no value format"),
         ("dense:", "cannot be"),
