@@ -61,7 +61,6 @@ class Sign(Compressor):
             blocks.edges,
             blocks.bit_edges,
             self.room(out, size),
-            address(np.empty(64, np.float32)),
         )
         if bad >= 0:
             raise _too_large(buffer, blocks, bad)
@@ -133,7 +132,6 @@ class Sign(Compressor):
             np.float32(rho),
             target(out, blocks),
             self.room(result, size),
-            address(np.empty(64, np.float32)),
         )
         if bad >= 0:
             raise _too_large(out, blocks, bad)

@@ -111,12 +111,11 @@ def finite_scales(payload, blocks):
 
 
 @njit(**JIT)
-def encode_sign(x, residual, rho, edges, bit_edges, payload, lanes=0):
+def encode_sign(x, residual, rho, edges, bit_edges, payload):
     """Scaled sign of each block of x = x + rho * residual; x becomes what it leaves over.
 
     Args:
         residual: address of float32[d], or 0: x as it is.
-        lanes: unused.
 
     Returns:
         -1, or the block in which the norm is not finite. That block holds the sum.
@@ -183,8 +182,11 @@ def reduce_sign(payloads, weights, factor, edges, bit_edges, out, residual, rho)
 
 
 @njit(**JIT)
-def relay_sign(payloads, weights, factor, edges, bit_edges, residual, rho, out, result, lanes=0):
+def relay_sign(payloads, weights, factor, edges, bit_edges, residual, rho, out, result):
     """``reduce_sign`` into ``out`` and ``encode_sign`` of it to ``result``, block by block.
+
+    Args:
+        residual: may lie where ``out`` does.
 
     Returns:
         -1, or the block in which the norm is not finite. That block holds the sum.

@@ -20,8 +20,9 @@ import pytest
 from codec_pair import FORMS, Pair, real_draw
 from codec_reference import Draw
 from fuzz import __main__ as command
-from fuzz.beds import MORE, SWEEP, Form, forms
+from fuzz.beds import SWEEP
 from fuzz.driver import Child, Report
+from fuzz.inputs import MORE, Form, forms
 from fuzz.mutations import SAME_SIZE, mutated
 from fuzz.record import Record, last
 from fuzz.sabotage import SABOTAGED

@@ -143,17 +143,6 @@ def test_finish_mean(factor: float, rho: float | None) -> None:
         same(buffer, expected)
 
 
-def test_add_onto() -> None:
-    for count in COUNTS:
-        x, base = unaligned(wide(count, 1)), unaligned(wide(count, 2))
-        out = unaligned(np.zeros(count, np.float32))
-        kernels.add_onto(at(x), count, at(base), at(out))
-        same(out, x + base)
-        expected = x + x
-        kernels.add_onto(at(x), count, at(x), at(x))
-        same(x, expected)
-
-
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_first_not_finite(value: float) -> None:
     for count in COUNTS:

@@ -27,8 +27,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fuzz.beds import SWEEP, forms
+from fuzz.beds import SWEEP
 from fuzz.driver import LIMIT, TESTS, Child, Report, search_path
+from fuzz.inputs import forms
 
 FOLDER = TESTS.parent / "build" / "fuzz"
 PROCESSES = 2

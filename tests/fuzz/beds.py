@@ -10,23 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from codec_pair import FORMS, real_draw
+from codec_pair import real_draw
 from codec_reference import Draw, Floats, Reference, mean
-from codec_references import REFERENCES, reference_of
+from fuzz.inputs import Finding, Form, cut, forms, numbers, possible
 from fuzz.mutations import mutated
-from fuzz.sabotage import SABOTAGED
 from guard_pages import Guarded
 from psrv import codec
-from psrv.codec import Blocks, Compressor
+from psrv.codec import Blocks
 from psrv.codec.blocks import Bytes
 from psrv.codec.rng import SERVER
-from psrv.errors import CodecError, ConfigError, NonFiniteError
+from psrv.errors import CodecError, NonFiniteError
 
 FAR = (127, 128, 1000, 2047, 2048, 2049, 4095, 4096, 4097, 4110, 6145, 32767, 32768, 32769, 33000)
 """Sizes about those at which kernels change over, after all sizes to 70."""
@@ -34,53 +32,6 @@ NEAR = 70
 SWEEP = NEAR + len(FAR)
 """Beds 0 to SWEEP - 1 of a form go through every size; later ones draw theirs."""
 SENDERS = (1, 3, 9)
-
-MORE = (
-    *(f"qsgd:{2**width - 1}" for width in range(1, 16)),
-    *(f"top-k:{k}" for k in ("1", "1.0", "0.5/fp16", "20/natural")),
-    *(f"rand-k:{k}" for k in ("1", "1.0", "0.5/fp16", "20/natural")),
-    "perm-k/bf16",
-)
-"""Specs beyond the examples: every width of a code, and K at its limits."""
-
-
-class Finding(Exception):
-    """A promise that was not kept."""
-
-
-@dataclass(frozen=True, order=True)
-class Form:
-    """A compressor as it is parsed, or as error feedback uses it."""
-
-    spec: str
-    contracted: bool = False
-
-    def compressor(self) -> Compressor:
-        made = SABOTAGED[self.spec]() if self.spec in SABOTAGED else codec.parse(self.spec)
-        return made.contracted() if self.contracted else made
-
-    def reference(self) -> Reference | None:
-        """The transcription; none for a spec that the tests' table does not have."""
-        name = f"{self.spec}, contracted" if self.contracted else self.spec
-        return reference_of(self.spec, self.contracted) if name in REFERENCES else None
-
-    def __str__(self) -> str:
-        return f"{self.spec}, contracted" if self.contracted else self.spec
-
-
-@cache
-def forms() -> tuple[Form, ...]:
-    """Every registered compressor in every form; examples first, then ``MORE``."""
-    found = [Form(*form) for form in FORMS]
-    for spec in MORE:
-        try:
-            parsed = codec.parse(spec)
-        except ConfigError:
-            continue  # not registered, or of another grammar by now
-        found.append(Form(spec))
-        if parsed.contracted() is not parsed:
-            found.append(Form(spec, True))
-    return tuple(dict.fromkeys(found))
 
 
 class Arenas:
@@ -91,51 +42,6 @@ class Arenas:
         self.out, self.base, self.residual, self.result, self.spare = (
             Guarded(largest) for _ in range(5)
         )
-
-
-def possible(compressor: Compressor, count: int, workers: int) -> bool:
-    """Whether that many senders can share a vector of ``count`` coordinates."""
-    try:
-        compressor.payload_bound(Blocks.of([count]), workers)
-    except (CodecError, ConfigError):
-        return False
-    return True
-
-
-def numbers(random: Random, count: int) -> Floats:
-    """A vector of one of the kinds that compressors treat apart."""
-    generator = np.random.default_rng(random.getrandbits(64))
-    x = generator.standard_normal(count).astype(np.float32)
-    kind = random.randrange(8)
-    if kind == 0:
-        x *= np.exp(2 * generator.standard_normal(count)).astype(np.float32)
-    elif kind == 1:
-        x[generator.random(count) < 0.7] = random.choice((0.0, -0.0))
-    elif kind == 2:
-        x[:] = random.choice((0.0, -0.0))
-    elif kind == 3:
-        x *= np.float32(1e-40)
-    elif kind == 4:
-        x = np.clip(x, -1, 1) * np.float32(1e34)
-    elif kind == 5:
-        x = np.sign(x)  # ties
-    elif kind == 6:
-        x[:] = generator.uniform(-1, 1, count) * np.finfo(np.float32).max
-    return x
-
-
-def cut(random: Random, count: int) -> list[int]:
-    """Blocks of ``count`` coordinates."""
-    way = random.randrange(5)
-    if count == 1 or way == 0:
-        return [count]
-    if way == 1 and count <= 4200:
-        return [1] * count
-    if way == 2:
-        size = random.randrange(1, min(count, 80))
-        return [size] * (count // size) + ([count % size] if count % size else [])
-    cuts = sorted(random.sample(range(1, count), random.randrange(1, min(count, 6))))
-    return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
 
 
 class Bed:

@@ -26,7 +26,8 @@ from random import Random
 from typing import Any
 
 from fuzz import descriptions, frames
-from fuzz.beds import Arenas, Bed, Finding, Form
+from fuzz.beds import Arenas, Bed
+from fuzz.inputs import Finding, Form
 from fuzz.record import Record
 from fuzz.vast import try_vast
 from guard_pages import GuardedScratch

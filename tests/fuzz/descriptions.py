@@ -7,7 +7,7 @@ import re
 from random import Random
 from typing import Any
 
-from fuzz.beds import Finding, forms
+from fuzz.inputs import Finding, forms
 from psrv.codec.registry import parse
 from psrv.errors import PsrvError
 from psrv.layout import Layout, Tensor

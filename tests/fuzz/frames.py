@@ -9,7 +9,7 @@ from random import Random
 import msgpack
 from xxhash import xxh3_64_intdigest
 
-from fuzz.beds import Finding
+from fuzz.inputs import Finding
 from fuzz.mutations import mutated
 from psrv.errors import WireError
 from psrv.messages import describe

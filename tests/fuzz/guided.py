@@ -29,7 +29,8 @@ import numpy as np
 from codec_golden import DRAW, FOLDER
 from codec_reference import Draw
 from fuzz import frames
-from fuzz.beds import Arenas, Bed, Outcome, forms, possible
+from fuzz.beds import Arenas, Bed, Outcome
+from fuzz.inputs import forms, possible
 from guard_pages import GuardedScratch
 from psrv import codec
 from psrv import wire as psrv_wire

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec_reference import Floats
-from fuzz.beds import Finding, Form
+from fuzz.inputs import Finding, Form
 from fuzz.mutations import mutated
 from fuzz.record import Record
 from guard_pages import Guarded
@@ -66,7 +66,7 @@ def ladder(compressor: Compressor, blocks: Blocks, draw: Draw, random: Random) -
     size = compressor.payload_bytes(blocks, draw)
     if size is not None:
         return np.arange(1, size // 4 + 1, dtype="<f4").tobytes(), size // 4
-    k = compressor.amount.count(LARGEST)  # type: ignore[attr-defined]
+    k = compressor.amount.count(LARGEST)
     points = np.array([0, *sorted(random.sample(range(1, LARGEST - 1), k - 2)), LARGEST - 1], "<i4")
     form, size = gaps.choose(address(points), k, LARGEST)
     code = np.empty(size, np.uint8)

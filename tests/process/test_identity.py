@@ -33,6 +33,24 @@ def test_launch_twice_and_simulate_agree(runs, method, task, options):
         assert first["bytes_per_worker_round"][key] == expected["bytes_per_worker_round"][key]
 
 
+COMPRESSORS = [
+    {"up_compressor": "perm-k/natural", "down_compressor": "bf16", "uplink": "plain"},
+    {"up_compressor": "top-k:50/bf16", "down_compressor": "rand-k:0.2"},
+    {"up_compressor": "rand-k:0.1/fp16", "down_compressor": "top-k:0.3", "uplink": "markov"},
+    {"up_compressor": "qsgd:4", "down_compressor": "natural", "downlink": "markov"},
+]
+
+
+@pytest.mark.parametrize("chosen", COMPRESSORS, ids=lambda chosen: chosen["up_compressor"])
+def test_every_kind_of_compressor_agrees_over_sockets(chosen, tmp_path, runs):
+    options = {"workers": 3, "rounds": 5, "seed": 1, **chosen}
+    task = "synthetic:2001" if ":50" in chosen["up_compressor"] else "synthetic:40001"
+    job = JobConfig(method="amsgrad-ef", task=task, **options)
+    digest = digest_of(threaded(job, tmp_path))
+    expected = runs.simulated("amsgrad-ef", task, **options)
+    assert digest == expected["replica_digest"]
+
+
 @pytest.mark.torch
 def test_network_on_real_data_agrees(runs):
     pytest.importorskip("torch")
