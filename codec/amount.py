@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from psrv.errors import ConfigError
@@ -20,14 +21,14 @@ class Amount:
         Raises:
             ConfigError: with what is allowed.
         """
-        try:
-            value = int(text or "") if (text or "").isdecimal() else float(text or "")
-        except ValueError:
+        text = text or ""
+        if not re.fullmatch(r"[0-9]+|([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=e))(e-?[0-9]+)?", text):
             raise ConfigError(
-                f"K is '{text or ''}', neither a count such as 20 nor a fraction such as 0.01"
-            ) from None
+                f"K is '{text}', neither a count such as 20 nor a fraction such as 0.01"
+            )
+        value = int(text) if text.isdecimal() else float(text)
         if isinstance(value, int) and not 1 <= value < 1 << 31:
-            raise ConfigError(f"K is {value}, and at least 1 coordinate has to be sent")
+            raise ConfigError(f"K is {value}, and a count is from 1 to 2147483647")
         if isinstance(value, float) and not 0 < value <= 1:
             raise ConfigError(f"K is {text}, and a fraction is above 0 and at most 1")
         return cls(value)

@@ -22,7 +22,7 @@ reduce(payloads, blocks, draws, out, residual, rho, weights)
     out = ((w_0 c_0 + w_1 c_1) + ...) * f + float32(rho) * residual, with the payloads in
     rank order and every operation rounded to float32; w = 1 and f = float32(1/n), or with
     ``weights`` w_i = weights[i] and f = 1. No dense vector per worker is ever formed.
-    Without a residual the last product and sum are left out.
+    Without a residual the last product and sum are left out. ``residual`` may not be ``out``.
 relay(payloads, blocks, draws, out, residual, rho, encoder, draw, result)
     The server's whole step: reduce into ``out``, then ``encoder.encode`` of it into
     ``result``; returns the length. In one pass where both compressors allow it.
@@ -52,6 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psrv.codec.blocks import Blocks, Bucket, Bytes, Floats, aligned
+from psrv.codec.kernels import first_not_finite
 from psrv.codec.rng import Draw
 from psrv.errors import CodecError, ConfigError, NonFiniteError
 
@@ -70,7 +71,9 @@ class Compressor(ABC):
         spec: the text that ``parse`` turns into this compressor.
         lossless: C(x) = x for every float32 x.
         contractive: there is an alpha > 0 with E ||C(x) - x||^2 <= (1 - alpha) ||x||^2
-            for every x, which is what error feedback and Markov memory need.
+            for every x, which is what error feedback and Markov memory need; for every x
+            of magnitudes that the value format can hold (``codec/formats.py``): below
+            those, error feedback keeps a coordinate until it has grown.
         random: the payload or what it means depends on ``draw``.
         partial: encode reads only the coordinates that it sends.
         sparse: most coordinates are not sent.
@@ -158,8 +161,14 @@ class Compressor(ABC):
         draw: Draw,
         result: Bytes,
     ) -> int:
-        """``reduce``, then ``encoder.encode``: the length of the payload in ``result``."""
+        """``reduce``, then ``encoder.encode``: the length of the payload in ``result``.
+
+        Raises:
+            NonFiniteError: anywhere in the sum, also where a partial encoder does not look.
+        """
         self.reduce(payloads, blocks, draws, out, residual, rho)
+        if encoder.partial:
+            all_finite(out)
         return encoder.encode(out, blocks, draw, result)
 
     def omega(self, blocks: Blocks, workers: int) -> float | None:
@@ -238,6 +247,8 @@ def weighing(weights: Floats | None, count: int) -> tuple[Floats, np.float32]:
     """The factor of each payload, float32[n], and of their sum; see ``reduce``."""
     if weights is None:
         return np.ones(count, np.float32), np.float32(1.0 / max(count, 1))
+    if not isinstance(weights, np.ndarray):
+        raise CodecError(f"weights are {type(weights).__name__}, expected float32[{count}]")
     if weights.dtype != np.float32 or weights.shape != (count,) or not np.isfinite(weights).all():
         raise CodecError(
             f"weights of {count} payloads need to be finite float32[{count}], "
@@ -248,6 +259,8 @@ def weighing(weights: Floats | None, count: int) -> tuple[Floats, np.float32]:
 
 def source(vector: Floats, blocks: Blocks) -> int:
     """``address`` of a float32[d] to read, or ``CodecError`` if it is something else."""
+    if not isinstance(vector, np.ndarray):
+        raise CodecError(f"expected a float32 array, got {type(vector).__name__}")
     if (
         vector.dtype != np.float32
         or vector.shape != (blocks.dimension,)
@@ -262,9 +275,10 @@ def source(vector: Floats, blocks: Blocks) -> int:
 
 def target(vector: Floats, blocks: Blocks) -> int:
     """``source`` for a vector that is written to."""
+    found = source(vector, blocks)
     if not vector.flags.writeable:
         raise CodecError("the vector to write to is read-only")
-    return source(vector, blocks)
+    return found
 
 
 def residual_address(residual: Floats | None, blocks: Blocks) -> int:
@@ -275,6 +289,13 @@ def residual_address(residual: Floats | None, blocks: Blocks) -> int:
 def not_finite(buffer: Floats, at: int) -> NonFiniteError:
     """The error for a coordinate that is NaN or infinite."""
     return NonFiniteError(f"coordinate {at} is {buffer[at]}, not a finite number", at)
+
+
+def all_finite(vector: Floats) -> None:
+    """Raise ``NonFiniteError`` for the first coordinate that is NaN or infinite."""
+    bad = first_not_finite(address(vector), vector.size)
+    if bad >= 0:
+        raise not_finite(vector, bad)
 
 
 def too_large(buffer: Floats, at: int, gain: np.float32) -> NonFiniteError:

@@ -30,8 +30,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from psrv.codec import kernels
-from psrv.codec.base import Bucket, Bytes, Compressor, Draw, Floats, address, aligned, not_finite
+from psrv.codec.base import Bucket, Bytes, Compressor, Draw, Floats, aligned, all_finite
 from psrv.codec.coder import Coder
 from psrv.codec.registry import parse
 from psrv.codec.rng import SERVER
@@ -75,10 +74,17 @@ class Channel:
         return parsed if self.feedback is Feedback.PLAIN else parsed.contracted()
 
     def payload_bytes(self, bucket: Bucket, eta: float, draw: Draw | None = None) -> int | None:
-        """Exact bytes of a payload in a round with step size ``eta``; None: the data decide."""
+        """Exact bytes of a payload in a round with step size ``eta``; None: the data decide.
+
+        Args:
+            draw: the payload's; only a compressor that senders share needs it.
+        """
         if self.silent(eta):
             return 0
-        return self.codec().payload_bytes(bucket.blocks, draw or Draw(bucket=bucket.index))
+        codec = self.codec()
+        if draw is None and codec.shared:
+            raise ValueError(f"the payloads of '{self.compressor}' differ by round and rank")
+        return codec.payload_bytes(bucket.blocks, draw or Draw(bucket=bucket.index))
 
     def payload_bound(self, bucket: Bucket, workers: int) -> int:
         """The most bytes of a bucket's payload, of any of n senders in any round."""
@@ -134,9 +140,7 @@ class Uplink:
         coder = self._coders[index]
         silent = self.channel.silent(eta)
         if silent or (self.memory is None and coder.compressor.partial):
-            bad = kernels.first_not_finite(address(x), x.size)
-            if bad >= 0:
-                raise not_finite(x, bad)
+            all_finite(x)
         if silent:
             self._payloads[index] = EMPTY
         elif self.memory is None:
@@ -222,6 +226,8 @@ class Relay:
             assert self._next_mean is not None
             up.reduce(payloads, self._next_mean, round, self.mean)
             x[:] = self._next_mean
+            if down.compressor.partial and self.residual is None:
+                all_finite(x)
             self._payload = down.encode(x, round, SERVER, self.residual, rho)
         else:
             # A Markov downlink's residual is h~, and mean - h~ goes out.

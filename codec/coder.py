@@ -46,7 +46,7 @@ class Coder:
 
         Raises:
             ConfigError: a spec that is not one.
-            CodecError: a bucket that this compressor cannot cut among ``workers``.
+                A bucket too small for K, or that cannot be cut among ``workers``.
         """
         self.compressor = parse(compressor) if isinstance(compressor, str) else compressor
         self.blocks = Blocks.of([blocks]) if isinstance(blocks, int) else blocks

@@ -1,12 +1,13 @@
 """What this version's payloads are, as a table: for the handshake, and to test the machine.
 
-Each entry is the sha256 of a compressor's payload of one fixed vector, of what it decodes to
-and of what was left over. Two processes whose tables differ refuse each other. And before a
-compressor is used, its kernels are run on that vector: a stale or foreign cache of compiled
-kernels, or a processor that rounds in another way, is found before it can train on nonsense.
+Each entry is a sha256 over what every operation of a compressor makes of one fixed vector:
+payloads, what was left over, decoded, added, reduced and relayed. Two processes whose tables
+differ refuse each other. And before a compressor is used, its kernels are run on that vector:
+a stale or foreign cache of compiled kernels, or a processor that rounds in another way, is
+found before it can train on nonsense.
 
-``python -m psrv.codec.fingerprint`` prints the table of the kernels as they are now; a change
-in it is a change of the protocol.
+``show()`` prints the table of the kernels as they are now; a change in it is a change of the
+protocol.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from psrv.codec.registry import COMPRESSORS, EXAMPLES, OF_SEVERAL, parse
 from psrv.errors import CodecError
 
 FINGERPRINTS = {
-    "bf16": "26ed7dbab4e54bdc9428b769847cdf7f8cdf1d4cb664099de0b74ff3e5faa08d",
-    "dense": "fd99cd86606c13c54ff21754d7bb76bd0ddb44ca9f46ce24fc057439853c1b38",
-    "fp16": "59445c42d2d8c6bce8545d9565e5fea5dfad185759e7fb0fb438d1bf88f5cb66",
-    "natural": "7425baac103f89e74b9a07420079ada0677c5b3073adad5dc8305b7ad2d5a154",
-    "perm-k": "887636845d2babfc0f498cf11639ad41a9009f96ec9ac6a70afa075b6a87ec1a",
-    "perm-k/natural": "41e704168cade96d0d61363ab067156e884a11c1cb2f92264bcc2b30a52f12ff",
-    "perm-k:blocks=2": "dede6c37b1dc417f753e6888e1dea4ab19b8eb47afed2656257a5a8602386441",
-    "perm-k:groups=2": "27795a3715f7b39b458eadc52c33c91adabead8407a52a3736313f80e7f2f0e8",
-    "perm-k:run=16": "c6264dd5e4ec7ea51f7134b46853337bca4e2a6a3052f2a50a2d8b5ed16c65df",
-    "qsgd:100": "4a24970a97c373decbb7fdf9d918bf4a3e84eecb4f16a87e9bf2fddf0b02b78f",
-    "qsgd:4": "03384345d0cde049b0bbedeafac60cf33016b02c5d57a6afd7d6e801a017464b",
-    "rand-k:0.25": "238b66f9f221ed4bb003671046a176f28d141a8f06990cc09b293238e4ea5a34",
-    "rand-k:0.25/natural": "695a2c5e1034577d55eb25c923106dae1a4b2d2f971027c0379e9c79411f4ad8",
-    "rand-k:1": "91b9836897f338d4e9d36e62c8ec6529bcfee9366ebd66e424857114b84f9411",
-    "sign": "e59df88ed7cf407b9e335f34294c0888735e5b4ba39480d58f5169339d62731a",
-    "sign-unscaled": "57a2f278d4b0f3e2b3ed461e0f35d5a215ae03e32fed0a1591378682e2855b3d",
-    "top-k:0.25": "8210a47ad93127aad78eaaf9a8409c04655f540fa61ec58d11f7688e3075448b",
-    "top-k:0.25/bf16": "042ca4bb7c4242ee90759b2b1198ecdc29445085d1f0a5ce727b021cd5b6675e",
-    "top-k:0.25/natural": "7a6a9458c1016a62f0098bae987d577d78397b08d4c6b187d20ff21a815960ac",
-    "top-k:1": "9bddd56328aac50bdfd3a55c1bead28733d568e627d12662fa4255ddceded02c",
+    "bf16": "04e1d97ba18a74a8914ab5590cac46ee8f01e952f819af133b076ad7d0085c97",
+    "dense": "42cb1f6baa60c6be9af82dbe9a854ffa26a02cc1a22f35cc45c3241b58fc92e2",
+    "fp16": "40fed4c4a4e6f0c1dd9ae515cef993382d1964079dc50359a51e44e8055670e3",
+    "natural": "945a643bb58966246b5c3b4bb48dd536309ebbfe8285fc791f0627ea749e3d08",
+    "perm-k": "b78d5920119b212f7ffb207be1b8e02f36831c59ea8de27312d0459e2336067a",
+    "perm-k/natural": "68be0a1d667a33c0dd2f3dae84f04f045a45fe565e288d187e48b0e532856e17",
+    "perm-k:blocks=2": "12e8cb77f372b75bf16eabb6511b508a8d5a87424e512df064909dd3f570979f",
+    "perm-k:groups=2": "4c00ac302a57efa0e33ed20b7d07ec82197a0942c26c643add49ecd7f8e48ff2",
+    "perm-k:run=16": "8eeca44f456e268018e45970a92d4a04f8d7667ba04283fc830a7ed3d3976c30",
+    "qsgd:100": "fe89590891d272250d84ba12c794050f95bac250bfdcf931f8a8b3f6e6db88d4",
+    "qsgd:4": "6758541d4b9a9bd87914e41fd7670315e8691b99fa7837ac5453dfacafdcaf6f",
+    "rand-k:0.25": "b42cf0e044f3991389ffd23f87242fd8bd12501f73d3d6225899857435c51475",
+    "rand-k:0.25/natural": "6eab17d2eb6b9816493de1510466e14c1c47a97e0343fdeb5f60ce2d2fe2310f",
+    "rand-k:1": "6d1fc88120187b3ddb56abc48b56bfb52d75d9851ec31736b20120949e1cb81c",
+    "sign": "26990cc61f4faffc6dfd7eb581378738d2ce5534636bd81f2487e2b6afb45bd8",
+    "sign-unscaled": "7f3fe9431d1adaa74bf96a8450cf62b74a9f5cab1b551bac8950651dca0cded5",
+    "top-k:0.25": "724e410ee4edb2573cfb75085ad03d4c3dc2ed5c8578f130403fb1760be3793c",
+    "top-k:0.25/bf16": "d97987500cd214f98719075661af3e155ad4c7c1ad26f75b14d0ba306e13f122",
+    "top-k:0.25/natural": "afe35b151c0f040b7f0b775871fc270339acdb4205d08bfb699b2140bf82d593",
+    "top-k:1": "26e1809be51c9ae2c9aa09b8fe5956120ab8a5c1eed8266b0641e2d697e496d8",
 }
 
 
@@ -67,14 +68,25 @@ def fingerprint(spec: str) -> str:
     compressor, draw = parse(spec), Draw(1, 2, 3, 4, 5)
     blocks = Blocks.of([4100, 77])
     ramp = np.arange(blocks.dimension, dtype=np.float32)
-    vector, decoded = aligned(blocks.dimension), aligned(blocks.dimension)
-    vector[:] = (ramp % 11 - 5) / (ramp + 1)
-    payload = np.empty(compressor.payload_bound(blocks, draw.workers), np.uint8)
-    payload = payload[: compressor.encode(vector, blocks, draw, payload)]
-    compressor.decode(payload, blocks, draw, decoded)
-    hasher = hashlib.sha256(payload)
-    hasher.update(vector)
-    hasher.update(decoded)
+    z = (ramp % 11 - 5) / (ramp + 1)
+    x, out = aligned(blocks.dimension), aligned(blocks.dimension)
+    room = np.empty(compressor.payload_bound(blocks, draw.workers), np.uint8)
+    hasher = hashlib.sha256()
+    for residual, rho in ((z, -0.5), (None, 1.0)):
+        x[:] = z
+        payload = room[: compressor.encode(x, blocks, draw, room, residual, rho)].copy()
+        hasher.update(payload)
+        hasher.update(x)
+    three, draws = [payload] * 3, [draw] * 3
+    compressor.decode(payload, blocks, draw, out)
+    hasher.update(out)
+    compressor.decode_onto(payload, blocks, draw, z, out)
+    hasher.update(out)
+    compressor.reduce(three, blocks, draws, out, z, 0.5, np.array([0.5, 0.25, 2], np.float32))
+    hasher.update(out)
+    size = compressor.relay(three, blocks, draws, out, z, 0.5, compressor, draw, room)
+    hasher.update(room[:size])
+    hasher.update(out)
     return hasher.hexdigest()
 
 
@@ -96,6 +108,7 @@ def verify(name: str) -> None:
             )
 
 
-if __name__ == "__main__":
+def show() -> None:
+    """Print the table of the kernels of this process, for this file."""
     for each in sorted(EXAMPLES + OF_SEVERAL):
         print(f'    "{each}": "{fingerprint(each)}",')

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from psrv.codec import bijection, scratch
 from psrv.codec.base import address
 from psrv.codec.rng import SERVER, Draw, Purpose
-from psrv.errors import CodecError
+from psrv.errors import CodecError, ConfigError
 
 LARGEST = (1 << 31) - 1
 """Coordinates of a bucket, so that each has a number in int32."""
@@ -94,13 +94,13 @@ def split_of(dimension: int, members: int, run: int | None, parts: int | None) -
     """Divide d coordinates among n members in runs of ``run``, or in ``parts`` parts.
 
     Raises:
-        CodecError: more parts than members or coordinates, or more coordinates than 2^31 - 1.
+        ConfigError: more parts than members or coordinates, or more coordinates than 2^31 - 1.
     """
     if dimension > LARGEST:
-        raise CodecError(f"perm-k takes up to {LARGEST} coordinates a bucket, got {dimension}")
+        raise ConfigError(f"perm-k takes up to {LARGEST} coordinates a bucket, got {dimension}")
     if parts is not None:
         if parts > members or parts > dimension:
-            raise CodecError(
+            raise ConfigError(
                 f"perm-k with {parts} blocks needs as many senders in every group and as many "
                 f"coordinates, and there are {members} and {dimension}"
             )
@@ -195,10 +195,10 @@ def groups_of(workers: int, count: int) -> tuple[Group, ...]:
     """``count`` contiguous groups; the first workers mod count have one member more.
 
     Raises:
-        CodecError: more groups than workers.
+        ConfigError: more groups than workers.
     """
     if not 1 <= count <= workers:
-        raise CodecError(f"perm-k with {count} groups needs as many senders, got {workers}")
+        raise ConfigError(f"perm-k with {count} groups needs as many senders, got {workers}")
     size, more = divmod(workers, count)
     firsts = [g * size + min(g, more) for g in range(count + 1)]
     return tuple(Group(g, firsts[g], firsts[g + 1] - firsts[g]) for g in range(count))
@@ -219,7 +219,7 @@ class Division:
     parts: int | None = None
 
     def splits(self, dimension: int, workers: int) -> list[Split]:
-        """How each group divides the coordinates; ``CodecError`` if one cannot."""
+        """How each group divides the coordinates; ``ConfigError`` if one cannot."""
         groups = groups_of(workers, self.groups)
         return [split_of(dimension, g.members, self.run, self.parts) for g in groups]
 

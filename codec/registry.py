@@ -49,10 +49,14 @@ def parse(spec: str) -> Compressor:
     Raises:
         ConfigError: with what is allowed.
     """
+    if not isinstance(spec, str):
+        raise ConfigError(f"a compressor is named by a text, not by {type(spec).__name__}")
     if len(spec) > LONGEST:
         raise ConfigError(
             f"compressor '{spec[:20]}...' has {len(spec)} characters; none has more than {LONGEST}"
         )
+    if not (spec.isascii() and spec.isprintable()):
+        raise ConfigError(f"compressor {ascii(spec)} holds characters that no spec has")
     head, slash, form = spec.partition("/")
     name, colon, argument = head.partition(":")
     kind = COMPRESSORS.get(name)

@@ -494,6 +494,20 @@ def test_a_vector_of_another_kind_is_refused_before_a_kernel_sees_it(
             call()
 
 
+def test_what_is_no_array_is_refused(pair: Pair) -> None:
+    blocks, none = Blocks.of([3]), codec.Draw()
+    room = np.empty(pair.real.payload_bound(blocks, 1), np.uint8)
+    payload = room[: pair.real.encode(wide(3), blocks, none, room)].copy()
+    calls: list[Callable[[], object]] = [
+        lambda: pair.real.encode([1.0, 2.0, 3.0], blocks, none, room),  # type: ignore[arg-type]
+        lambda: pair.real.decode(payload, blocks, none, [0.0] * 3),  # type: ignore[arg-type]
+        lambda: pair.real.reduce([payload], blocks, [none], wide(3), weights=[1.0]),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(CodecError, match="list"):
+            call()
+
+
 def test_what_is_written_to_must_be_writable_and_of_the_right_size(pair: Pair) -> None:
     blocks, vector = Blocks.of([33]), wide(33)
     none = codec.Draw()

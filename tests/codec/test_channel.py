@@ -382,6 +382,30 @@ def test_a_refused_round_leaves_the_server_as_it_was(up: Channel, down: Channel)
         assert disturbed.state() == calm.state()
 
 
+@pytest.mark.parametrize("down", ["rand-k:3", "dense", "sign"])
+@pytest.mark.parametrize(("above", "below"), list(product(Feedback, Feedback)))
+def test_a_sum_that_overflows_anywhere_is_refused_and_nothing_is_kept(
+    above: Feedback, below: Feedback, down: str
+) -> None:
+    """Also at a coordinate that the downlink would not have sent."""
+    bucket = Layout.build([Tensor("x", (64,))]).buckets[0]
+    for at in range(0, 64, 7):
+        relay = Relay(Channel(above, "dense"), Channel(below, down), bucket, SEED, 2)
+        vector = np.zeros(64, np.float32)
+        vector[at] = 3e38
+        before = [None if v is None else v.tobytes() for v in (relay.residual, relay.mean)]
+        with pytest.raises(NonFiniteError):
+            relay.run([vector.tobytes()] * 2, 0, 0.1)
+        relay.commit()
+        after = [None if v is None else v.tobytes() for v in (relay.residual, relay.mean)]
+        assert before == after
+
+
+def test_the_payloads_of_a_round_differ_and_so_need_a_draw() -> None:
+    with pytest.raises(ValueError, match="differ by round and rank"):
+        Channel(Feedback.PLAIN, "perm-k").payload_bytes(BUCKETS[0], 0.1)
+
+
 def test_the_server_holds_one_vector_a_bucket_where_one_is_enough() -> None:
     for feedback in (Feedback.EF, Feedback.MARKOV):
         relay = Relay(*[Channel(feedback, "sign")] * 2, BUCKETS[0], SEED, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +14,7 @@ import pytest
 
 from codec_golden import CASES, DRAW, KEY, main, path_of, sha256, spread
 from codec_pair import Pair
-from codec_reference import Draw, bit_of, key_of, norm1, word_of
-from codec_references import reference_of
+from codec_reference import Draw, Floats, bit_of, key_of, norm1, word_of
 from psrv import codec
 from psrv.codec import bijection, rng
 from psrv.codec.fingerprint import FINGERPRINTS, verify
@@ -146,20 +146,32 @@ def test_the_bijection_of_the_document() -> None:
             assert bijection.preimage(key, m, 0) == int(zero)
 
 
+def transcribed(pair: Pair, z: Floats, sizes: list[int]) -> Iterator[bytes]:
+    """What the entry of a spec is made of, by its transcription alone."""
+    reference, draw = pair.reference, Draw(1, 2, 3, 4, 5)
+    for x in (z + np.float32(-0.5) * z, z):
+        payload = reference.encode(x, sizes, draw)
+        decoded = reference.decode(payload, sizes, draw)
+        yield payload + (x - decoded).tobytes()
+    yield decoded.tobytes() + (z + decoded).tobytes()
+    three, draws = [payload] * 3, [draw] * 3
+    weights = np.array([0.5, 0.25, 2], np.float32)
+    yield pair.expected(three, sizes, z, 0.5, weights, draws).tobytes()
+    mean = pair.expected(three, sizes, z, 0.5, None, draws)
+    payload = reference.encode(mean, sizes, draw)
+    yield payload + (mean - reference.decode(payload, sizes, draw)).tobytes()
+
+
 def test_the_digest_of_the_document() -> None:
     """It changes with every new compressor or format: then the protocol's peers must be new too."""
     (documented,) = re.findall(r"^digest = ([0-9a-f]{64})$", DOCUMENT, re.MULTILINE)
     hasher = hashlib.sha256(b"".join(word_of(KEY, i).to_bytes(8, "little") for i in range(4)))
     i = np.arange(4177, dtype=np.float32)
     z = (i % 11 - 5) / (i + 1)
-    draw = Draw(1, 2, 3, 4, 5)
     for spec in sorted(codec.EXAMPLES + codec.OF_SEVERAL):
-        reference = reference_of(spec)
-        payload = reference.encode(z, [4100, 77], draw)
-        decoded = reference.decode(payload, [4100, 77], draw)
-        parts = payload + (z - decoded).tobytes() + decoded.tobytes()
-        assert FINGERPRINTS[spec] == hashlib.sha256(parts).hexdigest(), spec
-        hasher.update(spec.encode() + hashlib.sha256(parts).digest())
+        entry = hashlib.sha256(b"".join(transcribed(Pair.of(spec), z, [4100, 77])))
+        assert FINGERPRINTS[spec] == entry.hexdigest(), spec
+        hasher.update(spec.encode() + entry.digest())
     assert FINGERPRINTS.keys() == {*codec.EXAMPLES, *codec.OF_SEVERAL}
     assert codec.digest().hex() == hasher.hexdigest() == documented
 
