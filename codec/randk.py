@@ -81,6 +81,5 @@ class RandK(Sparse):
         points = scratch.array("sparse points", self.count(blocks), np.int32)
         self.points(out[:0], blocks, draw, points)
         values = scratch.array("sparse values", points.size, np.float32)
-        sparse_kernels.gather(x, points, address(values))
-        self._send(buffer, points, values, blocks, draw, room)
+        self._send(buffer, points, values, blocks, draw, room, gathered=False)
         return size

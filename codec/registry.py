@@ -56,7 +56,7 @@ def parse(spec: str) -> Compressor:
             f"compressor '{spec[:20]}...' has {len(spec)} characters; none has more than {LONGEST}"
         )
     if not (spec.isascii() and spec.isprintable()):
-        raise ConfigError(f"compressor {ascii(spec)} holds characters that no spec has")
+        raise ConfigError(f"compressor {spec!a} holds characters that no spec has")
     head, slash, form = spec.partition("/")
     name, colon, argument = head.partition(":")
     kind = COMPRESSORS.get(name)

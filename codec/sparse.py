@@ -143,32 +143,33 @@ class Sparse(Compressor):
         blocks: Blocks,
         draw: Draw,
         payload: int,
+        *,
+        gathered: bool,
     ) -> None:
         """Write the values of ``points`` to ``payload`` and leave the rest of them in ``buffer``.
 
         Args:
-            values: float32[K], the buffer's values at the points; overwritten.
+            values: float32[K], overwritten: the buffer's values at the points, if they have
+                been ``gathered``.
 
         Raises:
             NonFiniteError: a value that is not finite, or not when multiplied on arrival.
         """
         gain = self.gain(blocks)
-        bad = format_kernels.encode_scaled(
+        bad = sparse_kernels.send(
             self.form.code,
+            address(buffer),
+            points,
             address(values),
-            0,
-            points.size,
-            points.size,
+            gathered,
             payload,
             np.uint64(draw.own(Purpose.ROUNDING)),
             gain,
         )
         if bad >= 0:
-            raise not_finite(buffer, int(points[bad]))
-        bad = first_not_finite(address(values), points.size) if gain > 1 else -1
-        if bad >= 0:
-            raise too_large(buffer, int(points[bad]), gain)
-        sparse_kernels.leave(address(buffer), points, address(values))
+            at = int(points[bad])
+            finite = np.isfinite(buffer[at])
+            raise too_large(buffer, at, gain) if finite else not_finite(buffer, at)
 
     def _taken(
         self, payloads: Sequence[Bytes], blocks: Blocks, draws: Sequence[Draw]

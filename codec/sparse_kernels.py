@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from psrv.codec.format_kernels import encode_scaled
 from psrv.codec.kernels import finish_mean, first_not_finite
 from psrv.codec.vector import load_float, store_float
 
@@ -42,12 +43,34 @@ def gather(x, points, values):
 
 
 @njit(**JIT)
-def leave(x, points, left):
-    """x[points[i]] = left[i], but for a zero, which stays as it is: C(x) is +0 there."""
-    for i in range(points.size):
-        at = x + 4 * np.int64(points[i])
-        if load_float(at) != 0:
-            store_float(load_float(left + 4 * i), at)
+def send(code, x, points, values, gathered, payload, key, gain):
+    """Write the values of x at the points to a payload, and leave x - C(x) there.
+
+    A piece at a time, so that what was read of x is still in the cache when it is written.
+    A zero stays as it is, whatever its sign: C(x) is +0 there.
+
+    Args:
+        points: int32[K].
+        values: address of float32[K]: the values, if they were ``gathered``; overwritten.
+
+    Returns:
+        -1, or the first i whose value is not finite, or not when multiplied by the gain.
+    """
+    for first in range(0, points.size, PIECE):
+        part = points[first : first + PIECE]
+        at = values + 4 * first
+        if not gathered:
+            gather(x, part, at)
+        bad = encode_scaled(code, at, first, part.size, points.size, payload, key, gain)
+        if bad < 0 and gain > 1:
+            bad = first_not_finite(at, part.size)
+        if bad >= 0:
+            return first + bad
+        for i in range(part.size):
+            place = x + 4 * np.int64(part[i])
+            if load_float(place) != 0:
+                store_float(load_float(at + 4 * i), place)
+    return -1
 
 
 @njit(**JIT)

@@ -86,7 +86,7 @@ class TopK(Sparse):
         found = selection.select(x, d, k, memory, rho)
         if found.bad >= 0:
             raise not_finite(buffer, found.bad)
-        self._send(buffer, found.indices, found.values, blocks, draw, room)
+        self._send(buffer, found.indices, found.values, blocks, draw, room, gathered=True)
         size, indices = self.form.size(k), address(found.indices)
         code, more = gaps.choose(indices, k, d)
         gaps.encode(indices, k, d, code, room + size)

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
+from math import ceil
 from statistics import median
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from psrv.bench.timing import Call, Step, in_turn, ratio
 from psrv.bench.workload import SENDERS, SHIFT, Part, Payloads, Server, cut
 from psrv.codec import Blocks, aligned, parse, warmup
 from psrv.codec.base import Floats
+from psrv.layout import BLOCK
 
 SIZES = (1 << 16, 1 << 20, 11_173_962, 25_557_032)
 """Coordinates; the last two are ResNet-18 with ten classes and ResNet-50."""
@@ -66,7 +68,7 @@ LONG = 1 << 24
 say again what shorter vectors say."""
 
 BUCKET = 1 << 20
-"""Coordinates of a bucket, where buckets are relayed on several threads."""
+"""The most coordinates of a bucket, where buckets are relayed on several threads."""
 
 
 class Subject(NamedTuple):
@@ -234,7 +236,9 @@ class Trial:
 
     def _threaded(self, bucket: int) -> Row:
         d = self.d
-        edges = [*range(0, d, bucket), d]
+        # An even number of buckets, of nearly equal size, so that both threads end together.
+        count = 2 * ceil(d / bucket / 2)
+        edges = [*range(0, d, BLOCK * ceil(d / count / BLOCK)), d]
         parts = [
             Part(self.codec, self.normal[start:], self.out[start:stop], self.residual[start:stop])
             for start, stop in pairwise(edges)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from psrv.bench.rows import FIGURES, LARGE, Row, Target
+from psrv.bench.rows import FIGURES, HUGE, LARGE, Row, Target
 from psrv.report.units import ABSENT, human_count, significant
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def tables(rows: Sequence[Row]) -> Group:
         shown += [operations([row for row in rows if row.dimension == d]), ""]
     if any(row.entries for row in rows):
         shown += [entries(rows), ""]
-    if any(row.dimension >= LARGE for row in rows):
+    if any(LARGE <= row.dimension < HUGE for row in rows):
         shown += [targets(rows), ""]
     for row in rows:
         if row.of_one_memcpy is not None:
@@ -113,7 +113,7 @@ def entries(rows: Sequence[Row]) -> Table:
 
 def targets(rows: Sequence[Row]) -> Table:
     """Each target, and what was reached at each size that it applies to."""
-    sizes = list(dict.fromkeys(row.dimension for row in rows if row.dimension >= LARGE))
+    sizes = list(dict.fromkeys(row.dimension for row in rows if LARGE <= row.dimension < HUGE))
     shown = _table(
         ("compressor", "operation", "figure"),
         ("wanted", *(f"{human_count(d)}" for d in sizes)),

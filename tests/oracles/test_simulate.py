@@ -203,7 +203,7 @@ class NoLoss:
         (None, {"workers": 0}, "workers is 0"),
         (None, {"rounds": 0}, "rounds 0"),
         (None, {"method": "adam"}, "method 'adam' is unknown"),
-        (None, {"compressor": "top-k"}, "compressor 'top-k' is unknown"),
+        (None, {"compressor": "top-k"}, "compressor 'top-k' cannot be"),
         (None, {"blocks": "layer"}, "blocks is 'layer'; expected tensor, global"),
         (None, {"blocks": 0}, "blocks is 0"),
         (None, {"speed": 1}, "option 'speed' is unknown"),
