@@ -71,7 +71,7 @@ lint: $(STAMP) ## ruff, and mypy (strict where pyproject.toml says so)
 	MYPYPATH=$(TYPED) $(BIN)/mypy -p psrv \
 	    | sed -E 's,^$(TYPED)/(psrv/(codec|server|worker)/|),\1,; s,^psrv/(codec|server|worker)/,\1/,'
 
-bench: $(STAMP) ## measure every compressor beside this machine's memcpy, and beside NumPy
+bench: $(STAMP) ## measure every compressor beside this machine's memcpy, NumPy and torch
 	$(BIN)/psrv bench $(ARGS)
 
 check: lint test ## what has to pass before a commit; CI runs it

@@ -47,8 +47,9 @@ def compressors() -> None:
     _print(("compressor", "what it sends", "bits a coordinate", "C(x)"), rows)
     print(
         "K is a count, such as 20, or a fraction, such as 0.01; FORMAT is float32, bf16, fp16 or "
-        f"natural. Bits and omega are for {blocks.dimension:,} coordinates in blocks of {BLOCK:,} "
-        f"and {workers} workers; of top-k they are a bound."
+        "natural; OPTION is run, groups or blocks. Bits and omega are for "
+        f"{blocks.dimension:,} coordinates in blocks of {BLOCK:,} and {workers} workers; "
+        "of top-k they are a bound."
     )
 
 

@@ -255,13 +255,16 @@ def build_summary(job: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) 
         raise DataError(f"totals of ranks {ranks}; expected each rank once")
     digest = check_digests(workers)
     steps = sum(detail["rounds"] for detail in workers)
-    weights = [detail["rounds"] / steps if steps else 1 / len(workers) for detail in workers]
+    weights = [detail["rounds"] if steps else 1 for detail in workers]
+
+    def average(values: Sequence[float]) -> float:
+        # Divided once, so that the mean of equal numbers is that number.
+        total = math.fsum(w * value for w, value in zip(weights, values, strict=True))
+        return total / sum(weights)
 
     def mean(section: str, key: str) -> float | None:
         values = [detail[section][key] for detail in workers]
-        if any(value is None for value in values):
-            return None
-        return math.fsum(w * value for w, value in zip(weights, values, strict=True))
+        return None if any(value is None for value in values) else average(values)
 
     byte_means = {key: mean("bytes_per_round", key) for key in BYTE_KEYS}
     kernel = byte_means["tcp_up"] is not None and byte_means["tcp_down"] is not None
@@ -275,10 +278,7 @@ def build_summary(job: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) 
         "wall_seconds": max(detail["wall_seconds"] for detail in workers),
         "step_seconds": {key: mean("step_seconds", key) for key in _STEP_KEYS},
         "breakdown_seconds": {key: mean("breakdown_seconds", key) for key in PARTS},
-        "hidden_seconds": math.fsum(
-            w * (detail.get("hidden_seconds") or 0.0)
-            for w, detail in zip(weights, workers, strict=True)
-        ),
+        "hidden_seconds": average([detail.get("hidden_seconds") or 0.0 for detail in workers]),
         "bytes_per_worker_round": byte_means,
         "final": {key: final.get(key) for key in _FINAL_KEYS},
         "replica_digest": digest,

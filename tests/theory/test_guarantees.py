@@ -9,19 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psrv.codec import Coder, parse
-from psrv.errors import ConfigError
+from psrv.codec import Coder
 from psrv.objectives import Quadratics
 from psrv.theory import ab_perm_k, ab_rand_k, default_probability, ef21_step, marina_step
 
 ROUNDS = 200
-
-
-def known(spec):
-    try:
-        parse(spec)
-    except ConfigError as error:
-        pytest.skip(f"the codec does not know {spec}: {error}")
 
 
 def marina(problem, spec, step, p, seed):
@@ -49,7 +41,6 @@ def marina(problem, spec, step, p, seed):
     ("spec", "n", "d"), [("perm-k", 6, 24), ("perm-k", 24, 6), ("rand-k:4", 6, 24)]
 )
 def test_marina_finds_a_point_as_good_as_theorem_4_says(spec, n, d):
-    known(spec)
     problem = Quadratics.generate(n, d, noise=0.5, lam=1e-2, seed=3)
     found = problem.smoothness()
     if spec == "perm-k":
@@ -64,7 +55,6 @@ def test_marina_finds_a_point_as_good_as_theorem_4_says(spec, n, d):
 
 
 def test_marina_converges_linearly_as_theorem_5_says():
-    known("perm-k")
     n, d = 4, 12
     problem = Quadratics.generate(n, d, noise=0.3, lam=0.05, seed=3)
     found, p = problem.smoothness(), default_probability("perm-k", d, n)
@@ -78,7 +68,6 @@ def test_marina_converges_linearly_as_theorem_5_says():
 
 @pytest.mark.parametrize("mu", [None, 0.02])
 def test_ef21_does_what_theorems_6_and_7_say(mu):
-    known("top-k:3")
     n, d = 5, 24
     problem = Quadratics.generate(n, d, noise=0.5, lam=mu or 1e-2, seed=3)
     found = problem.smoothness()
