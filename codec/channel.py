@@ -4,10 +4,16 @@
     plain      send C(v)                                  v^ = c
     ef         p = v + rho e; send C(p); e <- p - C(p)    v^ = c
     markov     send C(v - h); h <- h + C(v - h)           h <- h + c; v^ = h
+    marina     heads: send v; tails: send C(v - v_prev)   heads: v^ = c; tails: v^ <- v^ + c
 
 Uplink: n senders, one receiver (the server) that needs only the mean. Downlink: the
 server sends, n workers receive. ``Uplink`` is a worker's sending half, ``Relay`` is the
 server's half of both, one per bucket, and ``Downlink`` is a worker's receiving half.
+
+In a *dense* round the payload is the vector itself, whatever the compressor: MARINA's
+heads, and the first ``opening`` rounds of a channel that opens so (EF21 from the first
+gradient, 1-bit Adam's warm-up). The table above stays true, with C(x) = x. Every process
+tosses the same coin from the seed, so which rounds are dense costs no message.
 
 Nothing here changes what is remembered before ``commit``: a round that is refused, in
 any bucket on any worker, leaves every state as it was.
@@ -19,7 +25,9 @@ a method are rescaled or neither is: half a round would leave the two ends of a 
 channel apart.
 
 Sources: EF: Zheng, Huang and Kwok 2019, Algorithm 2. Markov: Richtarik, Sokolov and
-Fatkhullin 2021 (EF21); both ways: Wang, Lin and Chen 2022 (CD-Adam), Algorithm 1.
+Fatkhullin 2021 (EF21); both ways: Wang, Lin and Chen 2022 (CD-Adam), Algorithm 1. MARINA:
+Gorbunov et al. 2021, as in Szlendak, Tyurin and Richtarik 2022, Algorithm 1; its coin of
+round t decides the message of round t + 1, ours that of its own round.
 """
 
 from __future__ import annotations
@@ -31,12 +39,15 @@ from enum import StrEnum
 import numpy as np
 
 from psrv.codec.base import Bucket, Bytes, Compressor, Draw, Floats, aligned, all_finite
+from psrv.codec.blocks import Blocks
 from psrv.codec.coder import Coder
 from psrv.codec.registry import parse
-from psrv.codec.rng import SERVER
+from psrv.codec.rng import SERVER, coin
 from psrv.errors import ConfigError
 
 EMPTY: Bytes = np.empty(0, np.uint8)
+_DENSE = parse("dense")
+_ANY = Blocks.of([64])
 
 
 class Feedback(StrEnum):
@@ -45,23 +56,39 @@ class Feedback(StrEnum):
     PLAIN = "plain"
     EF = "ef"
     MARKOV = "markov"
+    MARINA = "marina"
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One direction: its feedback, its compressor's spec, and whether rho follows eta.
+    """One direction of a method.
+
+    Attributes:
+        feedback, compressor: what is remembered, and the compressor's spec.
+        rescale: rho follows eta.
+        opening: how many rounds at the start are dense; of MARINA at least one.
+        probability: of a dense round, in (0, 1]: of MARINA, and None for all others.
 
     Raises:
-        ConfigError: an unknown compressor, or feedback over one that is not contractive.
+        ConfigError: an unknown compressor, or one that this feedback cannot use.
     """
 
     feedback: Feedback
     compressor: str
     rescale: bool = False
+    opening: int = 0
+    probability: float | None = None
 
     def __post_init__(self) -> None:
-        contractive = self.codec().contractive
-        if self.feedback is not Feedback.PLAIN and not contractive:
+        codec = self.codec()
+        if self.feedback is Feedback.MARINA:
+            if codec.omega(_ANY, 1) is None:
+                raise ConfigError(
+                    f"marina feedback cannot use compressor '{self.compressor}': it is biased, so "
+                    "the error of every round would stay in the estimate; use perm-k, rand-k, "
+                    "qsgd, natural or dense (or markov feedback with this compressor)"
+                )
+        elif self.feedback is not Feedback.PLAIN and not codec.contractive:
             raise ConfigError(
                 f"{self.feedback} feedback cannot use compressor '{self.compressor}': it does not "
                 "shrink the error (no scale is sent), so the memory would grow without bound; "
@@ -69,26 +96,54 @@ class Channel:
             )
 
     def codec(self) -> Compressor:
-        """The compressor in the form that this feedback needs: C / (1 + omega) with a memory."""
+        """The compressor in the form that this feedback needs: C / (1 + omega) with a memory.
+
+        MARINA's form is the unbiased one: what it remembers is no error.
+        """
         parsed = parse(self.compressor)
-        return parsed if self.feedback is Feedback.PLAIN else parsed.contracted()
+        keeps = self.feedback in (Feedback.EF, Feedback.MARKOV)
+        return parsed.contracted() if keeps else parsed
+
+    @property
+    def sometimes_dense(self) -> bool:
+        """Whether there may be a round whose payload is the vector itself."""
+        return self.opening > 0 or self.feedback is Feedback.MARINA
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """Every compressor that runs at some time, for a warm-up."""
+        return (self.compressor, "dense") if self.sometimes_dense else (self.compressor,)
+
+    def dense(self, round: int, seed: int) -> bool:
+        """Whether the payloads of this round are the vectors themselves."""
+        if round < self.opening:
+            return True
+        if self.feedback is not Feedback.MARINA:
+            return False
+        if self.probability is None:
+            raise ValueError("marina without a probability: see Method.completed")
+        return round == 0 or coin(seed, round, self.probability)
 
     def payload_bytes(self, bucket: Bucket, eta: float, draw: Draw | None = None) -> int | None:
         """Exact bytes of a payload in a round with step size ``eta``; None: the data decide.
 
         Args:
-            draw: the payload's; only a compressor that senders share needs it.
+            draw: the payload's; needed where payloads differ by round or by sender.
         """
         if self.silent(eta):
             return 0
         codec = self.codec()
-        if draw is None and codec.shared:
+        if draw is None and (codec.shared or self.sometimes_dense):
             raise ValueError(f"the payloads of '{self.compressor}' differ by round and rank")
+        if draw is not None and self.dense(draw.round, draw.seed):
+            codec = _DENSE
         return codec.payload_bytes(bucket.blocks, draw or Draw(bucket=bucket.index))
 
     def payload_bound(self, bucket: Bucket, workers: int) -> int:
         """The most bytes of a bucket's payload, of any of n senders in any round."""
-        return self.codec().payload_bound(bucket.blocks, workers)
+        bound = self.codec().payload_bound(bucket.blocks, workers)
+        dense = _DENSE.payload_bound(bucket.blocks, workers) if self.sometimes_dense else 0
+        return max(bound, dense)
 
     def silent(self, eta: float) -> bool:
         """Whether nothing is sent: a rescaled channel while the step size is zero."""
@@ -99,13 +154,41 @@ class Channel:
         return last / eta if self.rescale else 1.0
 
 
+class _Coders:
+    """The coders of some buckets in one direction: of every round, the right one."""
+
+    def __init__(
+        self, channel: Channel, buckets: Sequence[Bucket], seed: int, workers: int
+    ) -> None:
+        self._channel, self._seed = channel, seed
+
+        def coders(codec: Compressor) -> dict[int, Coder]:
+            return {
+                b.index: Coder(codec, b.blocks, workers=workers, seed=seed, bucket=b.index)
+                for b in buckets
+            }
+
+        self._compressed = coders(channel.codec())
+        self._dense = coders(_DENSE) if channel.sometimes_dense else self._compressed
+
+    def of(self, bucket: int, round: int) -> Coder:
+        """What makes and reads that bucket's payloads in that round."""
+        dense = self.dense(round)
+        return self._dense[bucket] if dense else self._compressed[bucket]
+
+    def dense(self, round: int) -> bool:
+        """Whether that round is dense."""
+        return self._channel.dense(round, self._seed)
+
+
 class Uplink:
     """A worker's sending half of the uplink, for the whole vector, bucket by bucket.
 
     Attributes:
         buffer: float32[d]: the vector to send this round is written here first. After a
             commit it may be another array: fetch it anew each round.
-        memory: float32[d]: the error e (ef) or h (markov); None for plain.
+        memory: float32[d]: the error e (ef), h (markov) or v_prev (marina); None for plain.
+            MARINA on minibatches writes v_prev here, from the round's own batch.
         last_etas: by bucket, the last step size that was not zero; 0 before there is one.
     """
 
@@ -113,17 +196,21 @@ class Uplink:
         self, channel: Channel, buckets: Sequence[Bucket], seed: int, rank: int, workers: int
     ) -> None:
         dimension = buckets[-1].stop
+        feedback = channel.feedback
         self.channel = channel
         self.buffer: Floats = aligned(dimension)
-        self.memory: Floats | None = (
-            None if channel.feedback is Feedback.PLAIN else aligned(dimension)
-        )
+        self.memory: Floats | None = None if feedback is Feedback.PLAIN else aligned(dimension)
+        self._sent: Floats | None = aligned(dimension) if feedback is Feedback.MARINA else None
         self._buckets = buckets
-        self._coders = _coders(channel, buckets, seed, workers)
+        self._coders = _Coders(channel, buckets, seed, workers)
         self._rank, self._round = rank, 0
         self._payloads: list[Bytes] = [EMPTY] * len(buckets)
         self._etas = [0.0] * len(buckets)
         self.last_etas = [0.0] * len(buckets)
+
+    def dense(self, round: int) -> bool:
+        """Whether the vector itself goes out in that round."""
+        return self._coders.dense(round)
 
     def encode(self, bucket: Bucket, round: int, eta: float) -> Bytes:
         """The payload of one bucket of ``buffer``, whose contents are used up.
@@ -137,19 +224,23 @@ class Uplink:
         index = bucket.index
         self._etas[index], self._round = eta, round
         x = self.buffer[bucket.slice]
-        coder = self._coders[index]
+        coder = self._coders.of(index, round)
         silent = self.channel.silent(eta)
-        if silent or (self.memory is None and coder.compressor.partial):
+        memory = None if self.memory is None else self.memory[bucket.slice]
+        # What MARINA remembers is v itself, so a dense round has no use for v_prev.
+        if self._sent is not None:
+            self._sent[bucket.slice] = x
+            memory = None if self.dense(round) else memory
+        if silent or (memory is None and coder.compressor.partial):
             all_finite(x)
         if silent:
             self._payloads[index] = EMPTY
-        elif self.memory is None:
+        elif memory is None:
             self._payloads[index] = coder.encode(x, round, self._rank)
         else:
-            # Markov sends v - h, which is v + (-1) h to the bit.
-            markov = self.channel.feedback is Feedback.MARKOV
-            rho = -1.0 if markov else self.channel.rho(eta, self.last_etas[index])
-            memory = self.memory[bucket.slice]
+            # Markov sends v - h, which is v + (-1) h to the bit; likewise MARINA.
+            error = self.channel.feedback is Feedback.EF
+            rho = self.channel.rho(eta, self.last_etas[index]) if error else -1.0
             self._payloads[index] = coder.encode(x, round, self._rank, memory, rho)
         return self._payloads[index]
 
@@ -165,7 +256,10 @@ class Uplink:
                 if not self.channel.silent(eta):
                     h = self.memory[bucket.slice]  # type: ignore[index]
                     payload = self._payloads[bucket.index]
-                    self._coders[bucket.index].decode_onto(payload, h, h, self._round, self._rank)
+                    coder = self._coders.of(bucket.index, self._round)
+                    coder.decode_onto(payload, h, h, self._round, self._rank)
+        elif self._sent is not None:
+            self.memory, self._sent = self._sent, self.memory
         pairs = zip(self._etas, self.last_etas, strict=True)
         self.last_etas = [eta or last for eta, last in pairs]
 
@@ -179,25 +273,26 @@ class Relay:
     combinations keep what their definition asks for:
 
         uplink markov, downlink plain or ef    g^ (the mean of the senders' h), and e
+        uplink marina                          v^, and the downlink's e or h~
         uplink plain or ef, downlink markov    h~
 
     Attributes:
         residual: float32[d_b]: r, e or h~; None for a plain downlink.
-        mean: float32[d_b]: g^, where it must be kept; else None.
+        mean: float32[d_b]: g^ or v^, where it must be kept; else None.
     """
 
     def __init__(self, up: Channel, down: Channel, bucket: Bucket, seed: int, workers: int) -> None:
         size = bucket.stop - bucket.start
-        markov_up = up.feedback is Feedback.MARKOV
-        markov_down = down.feedback is Feedback.MARKOV
-        self._fused = down.feedback is Feedback.EF if not markov_up else markov_down
-        self._up, self._down = up, down
-        self._decoder = _coders(up, [bucket], seed, workers)[0]
-        self._encoder = _coders(down, [bucket], seed, 1)[0]
+        sums = up.feedback in (Feedback.MARKOV, Feedback.MARINA)
+        both_markov = up.feedback is down.feedback is Feedback.MARKOV
+        self._fused = both_markov or (down.feedback is Feedback.EF and not sums)
+        self._up, self._down, self._bucket = up, down, bucket.index
+        self._decoders = _Coders(up, [bucket], seed, workers)
+        self._encoders = _Coders(down, [bucket], seed, 1)
         self._payload: Bytes = EMPTY
         self._work: Floats = aligned(size)
         self.residual: Floats | None = None if down.feedback is Feedback.PLAIN else aligned(size)
-        self.mean: Floats | None = aligned(size) if markov_up and not markov_down else None
+        self.mean: Floats | None = aligned(size) if sums and not both_markov else None
         self._next_mean: Floats | None = None if self.mean is None else aligned(size)
         self._last = 0.0
         self._eta: float | None = None
@@ -218,26 +313,26 @@ class Relay:
         if self._down.silent(eta):
             self._eta = eta
             return EMPTY
-        up, down = self._decoder, self._encoder
+        up, down = self._decoders.of(self._bucket, round), self._encoders.of(self._bucket, round)
         rho = self._down.rho(eta, self._last)
-        if self._fused:
+        if self._down.feedback is Feedback.MARKOV and not self._fused:
+            rho = -1.0  # the residual is h~, and what goes out is the mean less h~
+        if self.mean is None:
             self._payload = up.relay(payloads, x, down, round, self.residual, rho)
-        elif self.mean is not None:
+        else:
             assert self._next_mean is not None
-            up.reduce(payloads, self._next_mean, round, self.mean)
+            anew = self._up.feedback is Feedback.MARINA and self._decoders.dense(round)
+            up.reduce(payloads, self._next_mean, round, None if anew else self.mean)
             x[:] = self._next_mean
             if down.compressor.partial and self.residual is None:
                 all_finite(x)
             self._payload = down.encode(x, round, SERVER, self.residual, rho)
-        else:
-            # A Markov downlink's residual is h~, and mean - h~ goes out.
-            self._payload = up.relay(payloads, x, down, round, self.residual, -1.0)
         self._eta, self._round = eta, round
         return self._payload
 
     def decode(self, payload: Bytes, out: Floats, round: int, rank: int) -> None:
         """out = one worker's payload decoded; raises ``CodecError`` if it cannot be."""
-        self._decoder.decode(payload, out, round, rank)
+        self._decoders.of(self._bucket, round).decode(payload, out, round, rank)
 
     def commit(self) -> None:
         """Remember what the last ``run`` left over; without one, nothing happens."""
@@ -249,7 +344,8 @@ class Relay:
             if self._down.feedback is Feedback.MARKOV and not self._fused:
                 h = self.residual
                 assert h is not None
-                self._encoder.decode_onto(self._payload, h, h, self._round, SERVER)
+                encoder = self._encoders.of(self._bucket, self._round)
+                encoder.decode_onto(self._payload, h, h, self._round, SERVER)
             elif self.residual is not None:
                 self.residual, self._work = self._work, self.residual
         self._last = self._eta or self._last
@@ -266,7 +362,7 @@ class Downlink:
     def __init__(self, channel: Channel, buckets: Sequence[Bucket], seed: int) -> None:
         dimension = buckets[-1].stop
         self.channel = channel
-        self._coders = _coders(channel, buckets, seed, 1)
+        self._coders = _Coders(channel, buckets, seed, 1)
         self._received: Floats = aligned(dimension)
         markov = channel.feedback is Feedback.MARKOV
         self.memory: Floats | None = aligned(dimension) if markov else None
@@ -278,7 +374,7 @@ class Downlink:
             CodecError: not a payload of this bucket.
         """
         out = self._received[bucket.slice]
-        coder = self._coders[bucket.index]
+        coder = self._coders.of(bucket.index, round)
         if self.channel.silent(eta):
             out[:] = 0 if self.memory is None else self.memory[bucket.slice]
         elif self.memory is None:
@@ -292,8 +388,3 @@ class Downlink:
             return self._received
         self.memory, self._received = self._received, self.memory
         return self.memory
-
-
-def _coders(channel: Channel, buckets: Sequence[Bucket], seed: int, workers: int) -> list[Coder]:
-    codec = channel.codec()
-    return [Coder(codec, b.blocks, workers=workers, seed=seed, bucket=b.index) for b in buckets]

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     CHOICE = 3
     PERMUTATION = 4
     ASSIGNMENT = 5
+    COIN = 6
 
 
 def mix(z: int) -> int:
@@ -86,6 +87,11 @@ class Draw:
 def word(key: int, index: int) -> int:
     """Word ``index`` of the stream, an integer in [0, 2^64)."""
     return mix(key + (index + 1) * GAMMA)
+
+
+def coin(seed: int, round: int, probability: float) -> bool:
+    """The toss that all processes of a run share in a round: heads with ``probability``."""
+    return (word(key(seed, Purpose.COIN, round, 0, 0), 0) >> 11) * 2.0**-53 < probability
 
 
 @njit(nogil=True, cache=True)

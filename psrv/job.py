@@ -7,7 +7,7 @@ worker whose job differs is turned away with the first difference named.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,10 @@ class Job:
         channels = (self.method.up, self.method.down)
         whole = any(channel.codec().whole for channel in channels)
         return Layout.build(self.tensors, self.blocks, whole=whole)
+
+    def completed(self, workers: int, rounds: int | None = None) -> Job:
+        """The job with the method's defaults for that many workers; see ``Method.completed``."""
+        return replace(self, method=self.method.completed(self.layout, workers, rounds))
 
     def describe(self) -> dict[str, Any]:
         """Plain values for the Join message."""

@@ -13,21 +13,33 @@ from types import MappingProxyType
 from typing import Any
 
 from psrv.codec.channel import Channel, Feedback
+from psrv.codec.permk import PermK
 from psrv.errors import ConfigError
+from psrv.layout import Layout
 
-OUTGOING = ("gradient", "nesterov", "ema")
-"""What a worker sends: g; mu m + g after m <- mu m + g; or m after m <- beta m + (1 - beta) g."""
+OUTGOING = ("gradient", "nesterov", "ema", "first-moment")
+"""What a worker sends: g; mu m + g after m <- mu m + g; m after m <- beta m + (1 - beta) g; or g in
+the warm-up and then beta1 m + (1 - beta1) g with the m that all workers share."""
 
-RULES = ("sgd", "nesterov", "ef-nesterov", "amsgrad")
+RULES = ("sgd", "nesterov", "ef-nesterov", "amsgrad", "onebit-adam")
 """How the received vector updates the model; see ``worker/rules.py``."""
+
+INITS = ("dense", "compressed")
+"""How a Markov channel opens: with the vector itself, or compressed from a memory of zero."""
 
 _USED_BY_RULE = {
     "sgd": (),
     "nesterov": ("momentum",),
     "ef-nesterov": ("momentum",),
     "amsgrad": ("beta1", "beta2", "nu", "decoupled"),
+    "onebit-adam": ("beta1", "beta2", "eps", "decoupled", "warmup"),
 }
-_USED_BY_OUTGOING = {"gradient": (), "nesterov": ("momentum",), "ema": ("momentum",)}
+_USED_BY_OUTGOING = {
+    "gradient": (),
+    "nesterov": ("momentum",),
+    "ema": ("momentum",),
+    "first-moment": ("beta1",),
+}
 _FIXED = {"name", "outgoing", "up", "down", "summary", "source"}
 _CHANNEL_OPTIONS = ("uplink", "downlink", "compressor", "up_compressor", "down_compressor", "rule")
 
@@ -40,8 +52,11 @@ class Method:
         up, down: the channels.
         momentum: mu, or beta of signum; in [0, 1).
         weight_decay: lambda >= 0; each rule says where it enters.
-        decoupled: weight decay as in AdamW (amsgrad only).
-        beta1, beta2: in [0, 1). nu: > 0, inside the root.
+        decoupled: weight decay as in AdamW (of the Adam family).
+        beta1, beta2: in [0, 1). nu: > 0, inside AMSGrad's root. eps: > 0, beside Adam's.
+        warmup: T_1, the rounds of 1-bit Adam in which all is dense; None: not settled yet.
+        init: how Markov channels open: one of ``INITS``.
+        probability: p of MARINA's dense rounds, in (0, 1]; None: not settled yet.
     """
 
     name: str
@@ -55,6 +70,10 @@ class Method:
     beta1: float = 0.9
     beta2: float = 0.99
     nu: float = 1e-8
+    eps: float = 1e-8
+    warmup: int | None = None
+    init: str = "compressed"
+    probability: float | None = None
     summary: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
 
@@ -68,7 +87,43 @@ class Method:
     def used_options(self) -> tuple[str, ...]:
         """The options that change what this method does."""
         named = _USED_BY_RULE[self.rule] + _USED_BY_OUTGOING[self.outgoing]
+        feedbacks = (self.up.feedback, self.down.feedback)
+        if Feedback.MARKOV in feedbacks:
+            named += ("init",)
+        if Feedback.MARINA in feedbacks:
+            named += ("probability",)
         return ("weight_decay", *dict.fromkeys(named))
+
+    def completed(self, layout: Layout, workers: int, rounds: int | None = None) -> Method:
+        """The method with the defaults that depend on the run filled in.
+
+        p becomes the share of a vector's bytes that a compressed message has (1/n for
+        perm-k, K/d for rand-k; Lemmas 13 and 14 of the permutation paper), T_1 a fifth of
+        the rounds.
+
+        Args:
+            rounds: T; None where it is unknown, as in a user's own script.
+
+        Raises:
+            ConfigError: a warm-up that is longer than the run, or has no default.
+        """
+        method = self
+        if Feedback.MARINA is self.up.feedback and self.probability is None:
+            method = replace(method, probability=dense_share(self.up, layout, workers))
+        if "warmup" in self.used_options:
+            if self.warmup is None and rounds is None:
+                raise ConfigError(
+                    f"method '{self.name}' needs warmup, the number of dense rounds at the start; "
+                    "a fifth of the run is usual"
+                )
+            if self.warmup is None and rounds is not None:
+                method = replace(method, warmup=max(1, rounds // 5))
+            if rounds is not None and (method.warmup or 0) > rounds:
+                raise ConfigError(
+                    f"warmup is {method.warmup} in a run of {rounds} rounds, so that nothing would "
+                    "ever be compressed; expected fewer rounds than the run has"
+                )
+        return _opened(method)
 
     def describe(self) -> dict[str, Any]:
         """Plain values: what two workers must agree on, and what goes into job.json."""
@@ -83,6 +138,33 @@ class Method:
             "rule": self.rule,
         }
         return described | {name: getattr(self, name) for name in self.used_options}
+
+
+def dense_share(channel: Channel, layout: Layout, workers: int) -> float:
+    """MARINA's default p: bytes of a compressed message over those of a dense one, at most 1."""
+    codec = channel.codec()
+    if isinstance(codec, PermK):
+        rule, values = codec.division, codec.form.size(1 << 10) / (4 << 10)
+        units = -(-layout.dimension // rule.run) if rule.run else layout.dimension
+        group = -(-workers // rule.groups)
+        return values / min(group, units)
+    compressed = sum(codec.payload_bound(b.blocks, workers) for b in layout.buckets)
+    return min(1.0, compressed / (4 * layout.dimension))
+
+
+def _opened(method: Method) -> Method:
+    """The method with its channels told how they open, and when MARINA's rounds are dense."""
+
+    def channel(link: Channel) -> Channel:
+        opening = 0
+        if method.rule == "onebit-adam":
+            opening = method.warmup or 0
+        elif link.feedback is Feedback.MARKOV:
+            opening = int(method.init == "dense")
+        probability = method.probability if link.feedback is Feedback.MARINA else None
+        return replace(link, opening=opening, probability=probability)
+
+    return replace(method, up=channel(method.up), down=channel(method.down))
 
 
 def from_description(described: Mapping[str, Any]) -> Method:
@@ -106,7 +188,10 @@ def from_description(described: Mapping[str, Any]) -> Method:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"not a description of a method: {error!r}") from error
     _check(method)
-    return method
+    for option in ("probability", "warmup"):
+        if option in method.used_options and getattr(method, option) is None:
+            raise ConfigError(f"{option} of method '{method.name}' is not settled")
+    return _opened(method)
 
 
 def _row(
@@ -121,13 +206,16 @@ def _row(
     **options: Any,
 ) -> Method:
     uplink, downlink = (Channel(Feedback(f), c, rescale) for f, c in (up, down))
-    return Method(name, outgoing, uplink, downlink, rule, summary=summary, source=source, **options)
+    return _opened(
+        Method(name, outgoing, uplink, downlink, rule, summary=summary, source=source, **options)
+    )
 
 
 _DENSE = ("plain", "dense")
 _VOTE = ("plain", "sign-unscaled")
 _EF = "Zheng, Huang and Kwok 2019"
 _CD = "Wang, Lin and Chen 2022"
+_EF21 = "Richtarik, Sokolov and Fatkhullin 2021"
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -171,6 +259,29 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "cd-adam", "gradient", ("markov", "sign"), ("markov", "sign"), "amsgrad",
                 "AMSGrad with Markov memory both ways", f"{_CD}, Algorithm 1",
             ),
+            _row(
+                "onebit-adam", "first-moment", ("ef", "sign"), ("ef", "sign"), "onebit-adam",
+                "dense Adam first, then momentum in signs over a frozen variance",
+                "Tang et al. 2021",
+            ),
+            _row(
+                "double-squeeze", "gradient", ("ef", "sign"), ("ef", "sign"), "sgd",
+                "error feedback both ways, never rescaled", "Tang et al. 2019",
+            ),
+            _row(
+                "ef21", "gradient", ("markov", "top-k:0.01"), _DENSE, "sgd",
+                "SGD with Markov memory of the workers", _EF21, init="dense",
+            ),
+            _row(
+                "ef21-two-way", "gradient", ("markov", "top-k:0.01"), ("markov", "top-k:0.01"),
+                "sgd", "SGD with Markov memory both ways", f"{_EF21}; {_CD}, section 7.2",
+                init="dense",
+            ),
+            _row(
+                "marina", "gradient", ("marina", "perm-k"), _DENSE, "sgd",
+                "differences of gradients, each worker its part; now and then all of it",
+                "Szlendak, Tyurin and Richtarik 2022, Algorithm 1",
+            ),
         )
     }
 )  # fmt: skip
@@ -200,7 +311,8 @@ def resolve(name: str, **options: Any) -> Method:
             raise ConfigError(f"option '{option}' is unknown; expected one of {allowed}")
     both = given.pop("compressor", None)
     up = _channel(preset.up, "uplink", "up_compressor", both, given)
-    down = _channel(preset.down, "downlink", "down_compressor", both, given)
+    one_way = preset.up.compressor != preset.down.compressor
+    down = _channel(preset.down, "downlink", "down_compressor", None if one_way else both, given)
     if Feedback.EF not in (up.feedback, down.feedback):
         up, down = replace(up, rescale=False), replace(down, rescale=False)
     rule = given.pop("rule", preset.rule)
@@ -214,7 +326,7 @@ def resolve(name: str, **options: Any) -> Method:
             )
     method = replace(method, **given)
     _check(method)
-    return method
+    return _opened(method)
 
 
 def _channel(
@@ -237,18 +349,45 @@ def _check(method: Method) -> None:
             f"method '{method.name}' sends '{method.outgoing}' into rule '{method.rule}'; "
             f"expected one of {', '.join(OUTGOING)}, and one of {', '.join(RULES)}"
         )
+    if method.rule == "onebit-adam" and (
+        Feedback.MARINA in (method.up.feedback, method.down.feedback)
+        or method.outgoing != "first-moment"
+    ):
+        raise ConfigError(
+            "rule 'onebit-adam' needs the momentum that method 'onebit-adam' sends, through plain, "
+            "ef or markov channels"
+        )
+    if method.outgoing == "first-moment" and method.rule != "onebit-adam":
+        raise ConfigError(
+            f"method '{method.name}' sends Adam's momentum, which rule '{method.rule}' does not "
+            "keep; leave its rule as it is"
+        )
+    if method.init not in INITS:
+        raise ConfigError(f"init is {method.init!r}; expected {' or '.join(INITS)}")
+    if method.probability is not None and not 0 < _number(method, "probability") <= 1:
+        raise ConfigError(f"probability is {method.probability}; expected above 0 and at most 1")
+    if method.warmup is not None and (
+        isinstance(method.warmup, bool) or not isinstance(method.warmup, int) or method.warmup < 0
+    ):
+        raise ConfigError(f"warmup is {method.warmup!r}; expected a number of rounds, 0 or more")
     for option in ("momentum", "beta1", "beta2"):
         value = _number(method, option)
         if not 0 <= value < 1:
             raise ConfigError(f"{option} is {value}; expected a number from 0 to below 1")
-    if not _number(method, "nu") > 0:
-        raise ConfigError(f"nu is {method.nu}; expected a number above 0")
+    for option in ("nu", "eps"):
+        if not _number(method, option) > 0:
+            raise ConfigError(f"{option} is {getattr(method, option)}; expected a number above 0")
     if not 0 <= _number(method, "weight_decay") < float("inf"):
         raise ConfigError(f"weight_decay is {method.weight_decay}; expected 0 or more")
 
 
 def _check_compressors(up: Channel, down: Channel) -> None:
     sender, server = up.codec(), down.codec()
+    if down.feedback is Feedback.MARINA:
+        raise ConfigError(
+            "the downlink cannot use marina feedback: its compressed rounds hold only on average "
+            "over many senders, and the server is one; use markov, ef or plain"
+        )
     if server.shared:
         raise ConfigError(
             f"the downlink cannot use compressor '{down.compressor}': it divides the vector among "

@@ -76,6 +76,12 @@ def _bind_address(text: str) -> str:
     return _address(text, any_port=True)
 
 
+def _theory(text: str) -> str:
+    if re.fullmatch(r"theory( *\* *[0-9.]+(e[-+]?[0-9]+)?)?", text) is None:
+        raise ValueError("not a multiple of theory")
+    return text
+
+
 def host_of(address: str) -> str:
     """The host in ``tcp://HOST:PORT``, without the brackets of IPv6."""
     return address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
@@ -96,6 +102,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+TheoryStep = Annotated[str, AfterValidator(_theory)]
 Feedback = Literal["plain", "ef", "markov"]
 _COUNT = "a whole number, at least 1"
 _SECONDS = "a number of seconds above 0"
@@ -161,11 +168,19 @@ class JobConfig(Settings):
         None
     )
     lr: Annotated[
-        NotNegative | None,
-        Option("Step size; the task has a default for each method.", "a number, at least 0"),
+        NotNegative | TheoryStep | None,
+        Option(
+            "Step size: a number, or 'theory' or 'theory*4', the one that the method's theorem "
+            "allows, times a number. The task has a default for each method.",
+            "a number of at least 0, or theory, or theory*4 and the like",
+        ),
     ] = None
     batch: Annotated[
         Count | None, Option("Samples a worker takes in a round; the task has a default.", _COUNT)
+    ] = None
+    anchor_batch: Annotated[
+        Count | None,
+        Option("Samples a worker takes in a dense round of MARINA; by default batch / p.", _COUNT),
     ] = None
     seed: Annotated[
         int,
@@ -181,7 +196,8 @@ class JobConfig(Settings):
         ),
     ] = 32768
     compressor: Annotated[
-        str | None, Option("Compressor for both directions.", _SPEC, panel="Method")
+        str | None,
+        Option("Compressor for both directions (ef21, marina: up).", _SPEC, panel="Method"),
     ] = None
     up_compressor: Annotated[
         str | None, Option("Compressor from worker to server.", _SPEC, panel="Method")
@@ -190,8 +206,12 @@ class JobConfig(Settings):
         str | None, Option("Compressor from server to worker.", _SPEC, panel="Method")
     ] = None
     uplink: Annotated[
-        Feedback | None,
-        Option("Feedback from worker to server: plain, ef or markov.", _FEEDBACK, panel="Method"),
+        Feedback | Literal["marina"] | None,
+        Option(
+            "Feedback from worker to server: plain, ef, markov or marina.",
+            "plain, ef, markov or marina",
+            panel="Method",
+        ),
     ] = None
     downlink: Annotated[
         Feedback | None,
@@ -219,6 +239,35 @@ class JobConfig(Settings):
     nu: Annotated[
         Positive | None,
         Option("Constant inside AMSGrad's root.", "a number above 0", panel="Method"),
+    ] = None
+    eps: Annotated[
+        Positive | None,
+        Option("Constant beside 1-bit Adam's root.", "a number above 0", panel="Method"),
+    ] = None
+    warmup: Annotated[
+        Count | None,
+        Option(
+            "Dense rounds at the start of 1-bit Adam; by default a fifth of the run.",
+            _COUNT,
+            panel="Method",
+        ),
+    ] = None
+    init: Annotated[
+        Literal["dense", "compressed"] | None,
+        Option(
+            "How Markov channels open: with a dense round, or compressed from zero.",
+            "dense or compressed",
+            panel="Method",
+        ),
+    ] = None
+    probability: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        Option(
+            "Probability of a dense round of MARINA; by default the share of the vector that "
+            "a compressed message holds.",
+            "a number above 0 and at most 1",
+            panel="Method",
+        ),
     ] = None
     eval_every: Annotated[
         Count | None,
@@ -268,6 +317,10 @@ METHOD_OPTIONS = (
     "beta1",
     "beta2",
     "nu",
+    "eps",
+    "warmup",
+    "init",
+    "probability",
 )
 
 

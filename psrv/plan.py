@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from psrv.codec.base import Floats
+from psrv.codec.channel import Feedback
 from psrv.errors import ConfigError
 from psrv.job import Job
 from psrv.methods import resolve
@@ -25,6 +26,8 @@ class Plan:
 
     Attributes:
         rounds: T. lr: the step size of every round. eval_every: rounds between evaluations.
+        anchor: samples a worker takes in a dense round of MARINA; None where it takes all, or
+            the method is another.
     """
 
     task: Task
@@ -32,6 +35,7 @@ class Plan:
     rounds: int
     lr: float
     eval_every: int
+    anchor: int | None = None
 
     @classmethod
     def of(cls, config: JobConfig) -> Plan:
@@ -52,9 +56,6 @@ class Plan:
             batch=config.batch,
         )
         rounds = config.rounds or task.default_rounds
-        lr = task.default_lr(method) if config.lr is None else config.lr
-        every = config.eval_every or max(1, rounds // EVALUATIONS)
-        agreed = {"batch": config.batch, "eval_every": every, "lr": lr, "rounds": rounds}
         job = Job(
             task.name,
             method,
@@ -63,14 +64,51 @@ class Plan:
             config.seed,
             (method.weight_decay,),
             config.check_every,
-            tuple(sorted(agreed.items())),
-        )
+        ).completed(config.workers, rounds)
+        lr = _step_size(config, task, job)
+        every = config.eval_every or max(1, rounds // EVALUATIONS)
+        anchor = _anchor(config, task, job)
+        agreed = {
+            "anchor_batch": anchor,
+            "batch": config.batch,
+            "eval_every": every,
+            "lr": lr,
+            "rounds": rounds,
+        }
+        job = replace(job, options=tuple(sorted(agreed.items())))
         task.bind(job.layout)
-        return cls(task, job, rounds, lr, every)
+        return cls(task, job, rounds, lr, every, anchor)
 
     def evaluates(self, done: int) -> bool:
         """Whether the model is evaluated when ``done`` rounds have been applied."""
         return done % self.eval_every == 0 or done == self.rounds
+
+
+def _step_size(config: JobConfig, task: Task, job: Job) -> float:
+    if config.lr is None:
+        return task.default_lr(job.method)
+    if isinstance(config.lr, str):
+        from psrv.theory import multiplier, theory_step
+
+        proved = theory_step(job.method, job.layout, config.workers, task.smoothness())
+        return multiplier(config.lr) * proved
+    return config.lr
+
+
+def _anchor(config: JobConfig, task: Task, job: Job) -> int | None:
+    """The batch of MARINA's dense rounds: as large as is taken between two of them."""
+    batch = task.batch_size
+    if job.method.up.feedback is not Feedback.MARINA or batch is None:
+        if config.anchor_batch is not None:
+            raise ConfigError(
+                f"anchor_batch is {config.anchor_batch}, but method '{job.method.name}' on task "
+                f"{task.name} takes none: it is for the dense rounds of marina on minibatches"
+            )
+        return None
+    if config.anchor_batch is not None:
+        return config.anchor_batch
+    assert job.method.probability is not None
+    return min(task.largest_batch, round(batch / job.method.probability))
 
 
 def pack(sums: dict[str, float]) -> Floats:

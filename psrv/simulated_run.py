@@ -14,6 +14,7 @@ from psrv.measure.summary import WorkerTotals, build_summary, write_summary
 from psrv.options import JobConfig
 from psrv.plan import Plan, norm_of, pack, unpack
 from psrv.simulation import Cluster
+from psrv.worker.task_gradient import TaskGradient
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -35,6 +36,7 @@ def run_simulation(config: JobConfig, progress: Progress | None = None) -> None:
     x = cluster.replica.parameters
     x[:] = task.initial()
     etas = [plan.lr] * job.layout.groups
+    gradient = TaskGradient(plan, cluster.replica)
     meter, totals = StepMeter(), WorkerTotals(0)
     with Recorder(None if config.out is None else config.out / worker_file(0)) as recorder:
         recorder.start("simulation", 0)
@@ -43,9 +45,9 @@ def run_simulation(config: JobConfig, progress: Progress | None = None) -> None:
         for done in range(1, plan.rounds + 1):
             meter.begin_step(done - 1)
             for sender in cluster.senders:
-                batch = task.batch(sender.rank, done - 1)
+                batch = gradient.batch(sender, done - 1)
                 meter.lap("data")
-                task.gradient(sender.rank, x, done - 1, batch, sender.gradient)
+                gradient.compute(sender, done - 1, batch)
                 meter.lap("compute")
             up, down = cluster.step(etas)
             meter.lap("update")

@@ -248,7 +248,7 @@ class ServerProcess:
                 case Stop():
                     self._stop = self._stop or action
                 case Begin(job):
-                    codec.warmup((job.method.up.compressor, job.method.down.compressor))
+                    codec.warmup((*job.method.up.specs, *job.method.down.specs))
                     if self._on_begin is not None:
                         self._on_begin(job)
                 case Note(text):

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from psrv.codec.base import aligned
+from psrv.codec.base import Bucket, Bytes, aligned
+from psrv.codec.coder import Coder
+from psrv.codec.rng import SERVER
 from psrv.job import Job
 from psrv.layout import Tensor
 from psrv.measure.summary import WorkerTotals
@@ -36,6 +38,7 @@ from psrv.wire import decode, encode
 from psrv.worker import protocol
 from psrv.worker.protocol import Link
 from psrv.worker.replica import Replica
+from psrv.worker.rules import make_rule
 from psrv.worker.sender import Sender
 
 MS = 1_000_000
@@ -48,8 +51,22 @@ TENSORS = (Tensor("conv", (5, 3), 0), Tensor("bias", (6,), 1), Tensor("fc", (4, 
 
 def make_job(method="cd-adam", tensors=TENSORS, blocks=7, seed=3, check_every=2, **options) -> Job:
     groups = 1 + max(t.group for t in tensors)
+    if method == "onebit-adam":
+        options.setdefault("warmup", 2)
+    if method == "marina":
+        options.setdefault("probability", 0.4)
     resolved = resolve(method, **options)
-    return Job("made-up", resolved, tensors, blocks, seed, (0.0,) * groups, check_every)
+    job = Job("made-up", resolved, tensors, blocks, seed, (0.0,) * groups, check_every)
+    return job.completed(workers=2)
+
+
+def a_result(job: Job, bucket: Bucket, round: int) -> Bytes:
+    """Some result that a server of the job could send in that round."""
+    down = job.method.down
+    codec = "dense" if down.dense(round, job.seed) else down.codec()
+    coder = Coder(codec, bucket.blocks, seed=job.seed, bucket=bucket.index)
+    values = np.linspace(-1, 1, bucket.stop - bucket.start, dtype=np.float32)
+    return coder.encode(values, round, SERVER)
 
 
 def make_terms(workers=2, **changes) -> Terms:
@@ -93,8 +110,9 @@ class Pushes:
 
     def __init__(self, job: Job, workers: int, gradients=None) -> None:
         self.job, self.workers = job, workers
+        shared = make_rule(job.method, job.layout.dimension).state
         self.senders = [
-            Sender(job.method, job.layout, job.seed, r, workers) for r in range(workers)
+            Sender(job.method, job.layout, job.seed, r, workers, shared) for r in range(workers)
         ]
         self._gradients = gradients or made_up_gradient
 
@@ -137,8 +155,9 @@ class CoreWorker:
     ) -> None:
         self.rank, self.job, self.rounds, self._gradient = rank, job, rounds, gradient
         self.link = Link("memory", 30.0)
-        self.sender = Sender(job.method, job.layout, job.seed, rank, workers)
         self.replica = Replica(job.method, job.layout, job.seed)
+        shared = self.replica.rule.state
+        self.sender = Sender(job.method, job.layout, job.seed, rank, workers, shared)
         self.replica.parameters[:] = start if rank == 0 else 0
         self.round = 0
         self.done = False

@@ -8,6 +8,7 @@ from psrv.codec.base import aligned
 from psrv.options import ConnectConfig, JobConfig
 from psrv.plan import Plan, norm_of, pack, unpack
 from psrv.worker.session import Session
+from psrv.worker.task_gradient import TaskGradient
 from psrv.worker.trainer import Trainer
 
 
@@ -23,15 +24,16 @@ def run_worker(config: JobConfig, connect: ConnectConfig) -> None:
         trainer = session.begin(plan.job, task.initial(), np.zeros(0, np.uint8))
         parameters = trainer.replica.parameters
         etas = [plan.lr] * plan.job.layout.groups
+        gradient = TaskGradient(plan, trainer.replica)
         task.gradient(  # once unmeasured: the first call allocates and loads
             session.rank, parameters, 0, task.batch(session.rank, 0), trainer.gradient
         )
         _evaluate(plan, trainer)
         for _ in range(plan.rounds):
             trainer.meter.begin_step(trainer.round)
-            batch = task.batch(session.rank, trainer.round)
+            batch = gradient.batch(trainer.sender, trainer.round)
             trainer.meter.lap("data")
-            task.gradient(session.rank, parameters, trainer.round, batch, trainer.gradient)
+            gradient.compute(trainer.sender, trainer.round, batch)
             trainer.meter.lap("compute")
             trainer.step(etas)
             if plan.evaluates(trainer.round):

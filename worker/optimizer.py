@@ -9,7 +9,6 @@ counts in both cases; all workers must do the same.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,10 +16,13 @@ import numpy as np
 import torch
 
 from psrv.codec.base import Floats
+from psrv.codec.channel import Feedback
 from psrv.errors import ConfigError
 from psrv.job import Job
 from psrv.layout import BLOCK, BlockRule, Layout, Tensor
 from psrv.methods import resolve
+from psrv.worker.closure import TwoPoints
+from psrv.worker.model_state import ForwardHook, from_bytes, to_bytes
 from psrv.worker.session import Session
 
 Groups = Iterable[dict[str, Any]]
@@ -90,7 +92,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._by_group("lr")
         tensors = self._tensors(named)
         state = list(model.buffers()) + [p for p in model.parameters() if p not in named]
-        buffers = _to_bytes(state)
+        buffers = to_bytes(state)
         job = Job(
             "script",
             resolved,
@@ -100,46 +102,60 @@ class DistributedOptimizer(torch.optim.Optimizer):
             tuple(self._by_group("weight_decay")),
             check_every,
             (("buffer_bytes", buffers.nbytes),),
-        )
+        ).completed(session.workers)
         self._layout: Layout = job.layout
         self._ordered = {name: p for p, name in named.items()}
         self._trainer = session.begin(job, self._flatten(), buffers)
-        _from_bytes(buffers, state)
+        from_bytes(buffers, state)
         self._adopt()
+        self._twice: TwoPoints | None = None
+        if job.method.up.feedback is Feedback.MARINA:
+            self._twice = TwoPoints(model, list(named))
+            self._trainer.replica.keep_previous()
         self._views: dict[int, dict[str, torch.Tensor]] = {}
         self._publish_state()
         self._began = True
         self._evaluated = False
-        model.register_forward_pre_hook(_ForwardHook(self))
+        model.register_forward_pre_hook(ForwardHook(self))
         self._trainer.meter.begin_step(0)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Exchange this worker's gradients and apply the round.
 
+        Args:
+            closure: computes the loss of one batch, calls ``backward`` on it, and returns it.
+                MARINA needs it, and calls it twice: at the present parameters, and at those
+                before the last step with the same random numbers, without a trace in the
+                model's buffers. In a dense round (``dense_round``) it is called once, and may
+                use a larger batch.
+
         Raises:
-            ConfigError: a step size that is not a number of 0 or more, a sparse gradient, or
-                parameters that were moved away.
+            ConfigError: a step size that is not a number of 0 or more, a sparse gradient,
+                parameters that were moved away, or no closure where it is needed.
             NonFiniteError: NaN or infinity in a gradient of any worker.
             PsrvError: the run ended. The parameters are those before the step.
         """
+        trainer = self._trainer
+        if closure is None and self._twice is not None:
+            raise ConfigError(
+                f"method '{trainer.job.method.name}' compares gradients of one batch at two "
+                "points: call step(closure), with a closure that computes the loss of a batch, "
+                "calls backward on it and returns it"
+            )
         loss = None
-        if closure is not None:
+        if self._twice is not None and closure is not None:
+            loss = self._twice.first(closure)
+        elif closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        trainer = self._trainer
         etas, decays = self._by_group("lr"), self._by_group("weight_decay")
         self._take_changes()
         if not trainer.meter.in_step:
             trainer.meter.begin_step(trainer.round)
-        for name, view in self._gradient_views().items():
-            gradient = self._ordered[name].grad
-            if gradient is None:
-                view.zero_()
-            elif gradient.is_sparse:
-                raise ConfigError(f"the gradient of '{name}' is sparse; psrv needs dense gradients")
-            else:
-                view.copy_(gradient)
+        self._take_gradients(trainer.gradient)
+        if self._twice is not None and closure is not None and not self.dense_round:
+            self._take_previous(self._twice, closure)
         trainer.meter.lap("compute")
         trainer.step(etas, decays)
         trainer.meter.begin_step(trainer.round, trainer.meter.mark_ns)
@@ -148,6 +164,40 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._publish_state()
         trainer.meter.lap("other")
         return loss
+
+    @property
+    def dense_round(self) -> bool:
+        """Whether the coming step sends the gradient itself, whatever the compressor.
+
+        In MARINA, noise of such a step's batch stays until the next one: use a larger batch.
+        """
+        return self._trainer.sender.dense(self._trainer.round)
+
+    def _take_gradients(self, out: Floats) -> None:
+        """Copy every parameter's gradient to its place in ``out``, float32[d]."""
+        for name, view in self._views_of(out).items():
+            gradient = self._ordered[name].grad
+            if gradient is None:
+                view.zero_()
+            elif gradient.is_sparse:
+                raise ConfigError(f"the gradient of '{name}' is sparse; psrv needs dense gradients")
+            else:
+                view.copy_(gradient)
+
+    def _take_previous(self, twice: TwoPoints, closure: Callable[[], Any]) -> None:
+        """MARINA's second gradient: on the same batch, at the parameters of the last round."""
+        replica, out = self._trainer.replica, self._trainer.sender.previous
+        assert replica.previous is not None
+        assert out is not None
+        present = replica.parameters.copy()
+        replica.parameters[:] = replica.previous
+        self._write_back()
+        try:
+            with twice.second(closure):
+                self._take_gradients(out)
+        finally:
+            replica.parameters[:] = present
+            self._write_back()
 
     def average_buffers(self) -> None:
         """Average the model's floating-point buffers (BatchNorm statistics) over all workers.
@@ -203,7 +253,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 f"state was loaded after {self._trainer.round} steps; load it before the first"
             )
         about = state_dict.get("psrv", {})
-        if about.get("method") != self._trainer.job.method.describe():
+        if _comparable(about.get("method")) != _comparable(self._trainer.job.method.describe()):
             raise ConfigError(
                 "the optimizer state is of another method or of other options than this run's; "
                 "make the optimizer as it was when the state was saved"
@@ -308,8 +358,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 written = now != master.to(parameter.dtype).float()
                 master[written] = now[written]
 
-    def _gradient_views(self) -> dict[str, torch.Tensor]:
-        flat = self._trainer.gradient
+    def _views_of(self, flat: Floats) -> dict[str, torch.Tensor]:
         views = self._views.get(id(flat))
         if views is None:
             views = {n: torch.from_numpy(a) for n, a in self._layout.views(flat).items()}
@@ -349,42 +398,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._forwarded = self._forwarded or self._model.training
 
 
-class _ForwardHook:
-    """Tells the optimizer that its own model runs forward; in a copy of the model, nothing."""
-
-    def __init__(
-        self,
-        optimizer: DistributedOptimizer | None = None,
-        model: torch.nn.Module | None = None,
-    ) -> None:
-        self._optimizer = None if optimizer is None else weakref.ref(optimizer)
-        self._model = None if model is None else weakref.ref(model)
-
-    def __call__(self, model: torch.nn.Module, inputs: Any) -> None:
-        if self._optimizer is None or self._model is None or self._model() is not model:
-            return
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            optimizer._before_forward()
-
-    def __deepcopy__(self, memo: Any) -> _ForwardHook:
-        return _ForwardHook()
-
-    def __reduce__(self) -> tuple[type[_ForwardHook], tuple[()]]:
-        return _ForwardHook, ()
-
-
-def _to_bytes(tensors: list[torch.Tensor]) -> np.ndarray:
-    """Tensors of any dtype, one after the other, as uint8[b]."""
-    flat = [t.detach().cpu().contiguous().view(-1).view(torch.uint8) for t in tensors if t.numel()]
-    return torch.cat(flat).numpy() if flat else np.zeros(0, np.uint8)
-
-
-def _from_bytes(data: np.ndarray, tensors: list[torch.Tensor]) -> None:
-    at = 0
-    with torch.no_grad():
-        for t in (t for t in tensors if t.numel()):
-            size = t.numel() * t.element_size()
-            part = torch.from_numpy(data[at : at + size].copy()).view(t.dtype).view(t.shape)
-            t.copy_(part)
-            at += size
+def _comparable(described: dict[str, Any] | None) -> dict[str, Any]:
+    """What must be equal for a state to be loaded: a warm-up may have been gone through."""
+    return {k: v for k, v in (described or {}).items() if k != "warmup"}

@@ -20,6 +20,9 @@ class Replica:
 
     Attributes:
         parameters: float32[d] in layout order; the same array for the replica's life.
+        previous: float32[d], the parameters before the last round, once ``keep_previous`` is
+            called: where MARINA evaluates a minibatch for the second time.
+        round: rounds applied.
         rule: the update rule with its state.
         downlink: the receiving half of the downlink.
     """
@@ -27,8 +30,14 @@ class Replica:
     def __init__(self, method: Method, layout: Layout, seed: int) -> None:
         self.method, self.layout = method, layout
         self.parameters: Floats = aligned(layout.dimension)
+        self.previous: Floats | None = None
+        self.round = 0
         self.rule = make_rule(method, layout.dimension)
         self.downlink = Downlink(method.down, layout.buckets, seed)
+
+    def keep_previous(self) -> None:
+        """From now on, keep the parameters that a round replaces."""
+        self.previous = self.parameters.copy()
 
     def receive(self, bucket: Bucket, payload: Bytes, round: int, eta: float) -> None:
         """Decode one bucket's result; nothing is applied before ``commit``.
@@ -44,9 +53,13 @@ class Replica:
         Args:
             etas, decays: step size and weight decay of each parameter group.
         """
-        u = self.downlink.commit()
+        u, x = self.downlink.commit(), self.parameters
+        if self.previous is not None:
+            self.previous[:] = x
         for bucket in self.layout.buckets:
-            self.rule.apply(self.parameters, u, bucket, etas[bucket.group], decays[bucket.group])
+            eta, decay = etas[bucket.group], decays[bucket.group]
+            self.rule.apply(x, u, bucket, eta, decay, self.round)
+        self.round += 1
 
     def digest(self) -> str:
         """sha256 of the parameters, hex."""
@@ -58,4 +71,6 @@ class Replica:
         vectors |= {f"rule.{name}": v for name, v in self.rule.state.items()}
         if self.downlink.memory is not None:
             vectors["downlink.memory"] = self.downlink.memory
+        if self.previous is not None:
+            vectors["previous"] = self.previous
         return vectors

@@ -8,6 +8,7 @@ it to a worker that is behind.
     nesterov      d = u + lambda x; b <- mu b + d; x <- x - eta (d + mu b)
     ef-nesterov   b <- mu b + lambda x; x <- x - eta (u + mu b + lambda x)
     amsgrad       m, v, v^ with nu inside the root; see ``AmsGrad``
+    onebit-adam   Adam, and after the warm-up m <- u over a frozen v; see ``OnebitAdam``
 """
 
 from __future__ import annotations
@@ -40,20 +41,25 @@ class Rule(ABC):
         self.state: dict[str, Floats] = {name: aligned(dimension) for name in self.names}
 
     @abstractmethod
-    def apply(self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float) -> None:
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
         """Update one bucket of x in place.
 
         Args:
             x, u: float32[d]: the parameters, and the vector received for this round.
             eta: the step size of the bucket's parameter group.
             decay: its weight decay, lambda.
+            round: t, from 0.
         """
 
 
 class Sgd(Rule):
     """Source: dist-EF, Algorithm 2, line 7; the weight decay is torch's."""
 
-    def apply(self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float) -> None:
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
         s = bucket.slice
         kernels.sgd(x[s], u[s], _f(eta), _f(decay))
 
@@ -66,7 +72,9 @@ class Nesterov(Rule):
 
     names = ("momentum",)
 
-    def apply(self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float) -> None:
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
         s = bucket.slice
         mu = _f(self.method.momentum)
         kernels.nesterov(x[s], u[s], self.state["momentum"][s], _f(eta), _f(decay), mu)
@@ -80,7 +88,9 @@ class EfNesterov(Rule):
 
     names = ("decay_momentum",)
 
-    def apply(self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float) -> None:
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
         s = bucket.slice
         mu = _f(self.method.momentum)
         kernels.ef_nesterov(x[s], u[s], self.state["decay_momentum"][s], _f(eta), _f(decay), mu)
@@ -95,7 +105,9 @@ class AmsGrad(Rule):
 
     names = ("m", "v", "v_max")
 
-    def apply(self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float) -> None:
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
         s, method = bucket.slice, self.method
         shrink = 1.0 - eta * decay if method.decoupled else 1.0
         kernels.amsgrad(
@@ -106,11 +118,44 @@ class AmsGrad(Rule):
         )  # fmt: skip
 
 
+class OnebitAdam(Rule):
+    """Adam without bias correction for T_1 rounds; then m <- u over the v that is reached.
+
+    What workers send after the warm-up is b1 m + (1 - b1) g, compressed, so u takes m's
+    place. lambda x is added to u in the warm-up; then (1 - b1) lambda x, which is the same
+    where nothing is compressed; with ``decoupled`` x is first multiplied by 1 - a lambda.
+
+    Source: Tang et al. 2021 (1-bit Adam), Algorithm 1. Differs: a coordinate whose v is
+    still 0 keeps m = 0: there a scaled sign would be divided by eps alone.
+    """
+
+    names = ("m", "v")
+
+    def apply(
+        self, x: Floats, u: Floats, bucket: Bucket, eta: float, decay: float, round: int
+    ) -> None:
+        s, method = bucket.slice, self.method
+        shrink = _f(1.0 - eta * decay if method.decoupled else 1.0)
+        added = 0.0 if method.decoupled else decay
+        m, v = self.state["m"][s], self.state["v"][s]
+        rest1 = 1.0 - method.beta1
+        if round < (method.warmup or 0):
+            kernels.adam(
+                x[s], u[s], m, v, _f(eta), _f(added), shrink, _f(method.beta1), _f(rest1),
+                _f(method.beta2), _f(1.0 - method.beta2), _f(method.eps),
+            )  # fmt: skip
+        else:
+            kernels.frozen_adam(
+                x[s], u[s], m, v, _f(eta), _f(rest1 * added), shrink, _f(method.eps)
+            )
+
+
 _RULES: dict[str, type[Rule]] = {
     "sgd": Sgd,
     "nesterov": Nesterov,
     "ef-nesterov": EfNesterov,
     "amsgrad": AmsGrad,
+    "onebit-adam": OnebitAdam,
 }
 
 

@@ -53,8 +53,10 @@ class Trainer:
         self.session, self.job, self.layout = session, job, job.layout
         self.connection = session.connection
         self.rank, self.workers = session.rank, session.workers
-        self.sender = Sender(job.method, job.layout, job.seed, self.rank, self.workers)
         self.replica = Replica(job.method, job.layout, job.seed)
+        self.sender = Sender(
+            job.method, job.layout, job.seed, self.rank, self.workers, self.replica.rule.state
+        )
         self.round = 0
         self.meter = StepMeter(rank=self.rank, span=session.recorder.span)
         self.totals = WorkerTotals(self.rank)

@@ -36,6 +36,13 @@ def local_ema(g, m, m_next, beta, complement):
 
 
 @njit(**JIT)
+def shared_ema(g, m, beta, complement):
+    """g = beta m + (1 - beta) g."""
+    for i in range(g.size):
+        g[i] = beta * m[i] + complement * g[i]
+
+
+@njit(**JIT)
 def sgd(x, u, eta, decay):
     """x = x - eta (u + decay x)."""
     for i in range(x.size):
@@ -87,3 +94,35 @@ def amsgrad(x, u, m, v, v_max, alpha, decay, shrink, beta1, rest1, beta2, rest2,
             tops[i] = vs[i] if vs[i] > tops[i] else tops[i]
         for i in range(xs.size):
             xs[i] = shrink * xs[i] - (alpha * ms[i]) / np.sqrt(tops[i] + nu)
+
+
+@njit(**JIT)
+def adam(x, u, m, v, alpha, decay, shrink, beta1, rest1, beta2, rest2, eps):
+    """Adam without bias correction; ``shrink`` is 1 or 1 - alpha lambda.
+
+    x = shrink x (decoupled) or u = u + decay x; m = beta1 m + rest1 u;
+    v = beta2 v + rest2 (u u); x = x - (alpha m) / (sqrt(v) + eps).
+    """
+    for start in range(0, x.size, STRETCH):
+        stop = min(start + STRETCH, x.size)
+        xs, us, ms, vs = x[start:stop], u[start:stop], m[start:stop], v[start:stop]
+        for i in range(xs.size):
+            u_i = us[i] + decay * xs[i]
+            ms[i] = beta1 * ms[i] + rest1 * u_i
+            vs[i] = beta2 * vs[i] + rest2 * (u_i * u_i)
+        for i in range(xs.size):
+            xs[i] = shrink * xs[i] - (alpha * ms[i]) / (np.sqrt(vs[i]) + eps)
+
+
+@njit(**JIT)
+def frozen_adam(x, u, m, v, alpha, decay, shrink, eps):
+    """m = u + decay x, or 0 where v is 0; x = shrink x - (alpha m) / (sqrt(v) + eps)."""
+    zero = np.float32(0)
+    for start in range(0, x.size, STRETCH):
+        stop = min(start + STRETCH, x.size)
+        xs, us, ms, vs = x[start:stop], u[start:stop], m[start:stop], v[start:stop]
+        for i in range(xs.size):
+            m_i = us[i] + decay * xs[i]
+            ms[i] = m_i if vs[i] > zero else zero
+        for i in range(xs.size):
+            xs[i] = shrink * xs[i] - (alpha * ms[i]) / (np.sqrt(vs[i]) + eps)

@@ -3,6 +3,7 @@
 smoothness.py   L-, L+ and the Hessian variance L+- of quadratics and regressions
 inequality.py   A and B of the AB inequality for each family of compressors
 steps.py        the step sizes of MARINA and EF21, MARINA's default probability
+rates.py        the step size of a method as psrv runs it: lr="theory"
 measured.py     alpha, pi, omega and both sides of the AB inequality on given vectors
 adaptive.py     L+ and L+- along a run
 """
@@ -26,6 +27,7 @@ from psrv.theory.measured import (
     measured_pi,
     relative_error,
 )
+from psrv.theory.rates import ab_of, alpha_of, multiplier, theory_step
 from psrv.theory.smoothness import (
     Smoothness,
     gram_matrices,
@@ -56,11 +58,13 @@ __all__ = [
     "Smoothness",
     "Watched",
     "ab_groups",
+    "ab_of",
     "ab_of_variance",
     "ab_perm_k",
     "ab_quantised",
     "ab_rand_k",
     "ab_sides",
+    "alpha_of",
     "default_probability",
     "ef21_step",
     "ef21_theta_beta",
@@ -75,8 +79,10 @@ __all__ = [
     "measured_alpha",
     "measured_omega",
     "measured_pi",
+    "multiplier",
     "quadratic_smoothness",
     "relative_error",
     "scaled_smoothness",
+    "theory_step",
     "tridiagonal_ends",
 ]

@@ -36,14 +36,28 @@ def batch(t: int, rank=0, width=6):
     return x, torch.randint(3, (16,), generator=draw)
 
 
+NEEDED = {"onebit-adam": {"warmup": 3}}
+"""Options without which a script cannot use a method."""
+
+
 def train(model, optimizer, rounds, rank=0, start=0, scheduler=None, decide=None):
+    twice = optimizer.state_dict().get("psrv", {}).get("method", {}).get("uplink") == "marina"
     for t in range(start, start + rounds):
         x, y = batch(t, rank)
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        if decide is not None:
-            decide(t)
-        optimizer.step()
+
+        def evaluate(t=t, x=x, y=y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            if decide is not None:
+                decide(t)
+            return loss
+
+        if twice:
+            optimizer.step(evaluate)
+        else:
+            evaluate()
+            optimizer.step()
         if scheduler is not None:
             scheduler.step()
 

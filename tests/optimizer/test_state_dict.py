@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import psrv
-from optimizer.models import alone, flat, make_model, together, train
+from optimizer.models import NEEDED, alone, flat, make_model, together, train
 from psrv.errors import ConfigError
 from psrv.methods import METHODS
 
@@ -28,7 +28,7 @@ def read(data):
 
 
 def make(session, method, model=None, **options):
-    model = model or make_model(session.rank)
+    model, options = model or make_model(session.rank), NEEDED.get(method, {}) | options
     optimizer = psrv.DistributedOptimizer(
         model, session, method=method, lr=0.02, weight_decay=0.01, check_every=1, **options
     )
@@ -99,7 +99,7 @@ def test_own_error_counts_in_the_first_round_after_loading(method):
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         sender = optimizer._trainer.sender
-        for name, view in optimizer._gradient_views().items():
+        for name, view in optimizer._views_of(optimizer._trainer.gradient).items():
             view.copy_(dict(model.named_parameters())[name].grad)
         (bucket,) = optimizer._layout.buckets
         return sender.encode(bucket, 3, 0.005).tobytes()

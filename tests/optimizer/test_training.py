@@ -13,7 +13,7 @@ from torch import nn
 
 import psrv
 from local_run import Started, serving, wait_until
-from optimizer.models import F, alone, batch, flat, make_model, make_norm, together, train
+from optimizer.models import NEEDED, F, alone, batch, flat, make_model, make_norm, together, train
 from psrv.errors import ConfigError, RefusedError
 from psrv.methods import METHODS
 
@@ -95,7 +95,8 @@ def test_schedulers_drive_the_step_size(schedule):
 def test_every_method_survives_a_schedule_from_and_to_zero(method):
     def script(session):
         model = make_model(session.rank)
-        optimizer = psrv.DistributedOptimizer(model, session, method=method, lr=0.01)
+        options = NEEDED.get(method, {})
+        optimizer = psrv.DistributedOptimizer(model, session, method=method, lr=0.01, **options)
         steps = [0.0, 0.0, 0.5, 1.0, 0.0, 0.25, 0.0]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, steps.__getitem__)
         before = flat(model)
@@ -194,7 +195,8 @@ def test_gradients_are_averaged_over_the_workers():
 def test_workers_begin_and_stay_equal(method):
     def script(session):
         model = make_model(seed=session.rank)
-        optimizer = psrv.DistributedOptimizer(model, session, method=method, lr=0.01)
+        options = NEEDED.get(method, {})
+        optimizer = psrv.DistributedOptimizer(model, session, method=method, lr=0.01, **options)
         first = flat(model)
         train(model, optimizer, 8, session.rank)
         assert (flat(model) != first).any()

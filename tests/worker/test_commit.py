@@ -9,8 +9,9 @@ from psrv.errors import CodecError, NonFiniteError
 from psrv.methods import METHODS
 from psrv.simulation import Cluster
 from psrv.worker.replica import Replica
+from psrv.worker.rules import make_rule
 from psrv.worker.sender import Sender
-from virtual_run import made_up_gradient, make_job
+from virtual_run import a_result, made_up_gradient, make_job
 
 ETAS = [0.1, 0.2]
 
@@ -32,7 +33,8 @@ def fill(cluster: Cluster, t: int) -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_encoding_without_a_commit_leaves_no_trace(method):
     job = make_job(method)
-    sender, twin = (Sender(job.method, job.layout, 1, 0, 1) for _ in range(2))
+    shared = make_rule(job.method, job.layout.dimension).state
+    sender, twin = (Sender(job.method, job.layout, 1, 0, 1, shared) for _ in range(2))
     d = job.layout.dimension
     for t in range(3):
         for _ in range(3):  # rounds that are left
@@ -90,12 +92,12 @@ def test_result_that_is_no_payload_changes_nothing(method):
     cluster.step(ETAS)
     replica, bucket = cluster.replica, job.layout.buckets[0]
     before = state(replica)
-    size = job.method.down.payload_bytes(bucket, ETAS[0])
-    for payload in (np.zeros(size + 1, np.uint8), np.zeros(size - 1, np.uint8)):
+    good = a_result(job, bucket, 1)
+    for payload in (np.append(good, np.uint8(0)), good[:-1]):
         with pytest.raises(CodecError):
             replica.receive(bucket, payload, 1, ETAS[0])
     assert state(replica) == before
-    replica.receive(bucket, np.zeros(size, np.uint8), 1, ETAS[0])
+    replica.receive(bucket, good, 1, ETAS[0])
     assert state(replica) == before, "decoded, and not yet applied"
 
 
@@ -110,10 +112,9 @@ def test_replica_state_is_all_a_peer_needs():
         late = Replica(job.method, job.layout, 1)
         for name, vector in cluster.replica.state().items():
             late.state()[name][:] = vector
-        payload = np.zeros(0, np.uint8)
+        late.round = cluster.replica.round  # which an epoch says
         for bucket in job.layout.buckets:
-            size = job.method.down.payload_bytes(bucket, ETAS[bucket.group])
-            payload = np.full(size, 0x3D, np.uint8)
+            payload = a_result(job, bucket, 3)
             for replica in (cluster.replica, late):
                 replica.receive(bucket, payload, 3, ETAS[bucket.group])
         for replica in (cluster.replica, late):
