@@ -18,6 +18,9 @@ and its kin are a peer's doing.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
 
 class PsrvError(Exception):
     """Base class. ``str(error)`` is one line that can be shown to a user."""
@@ -93,3 +96,9 @@ def printable(text: str) -> str:
     Letters of any language stay as they are. For whatever may hold a peer's words.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def note(texts: Iterable[str]) -> None:
+    """Tell people what is no error and yet worth knowing: a line each, on stderr by default."""
+    for text in texts:
+        logging.getLogger("psrv").warning("psrv: note: %s", text)

@@ -81,6 +81,7 @@ class Job:
             "servers": servers,
             "dimension": self.layout.dimension,
             "seed": self.seed,
+            "settings": {"blocks": self.blocks, **self.method.describe(), **dict(self.options)},
         }
 
 

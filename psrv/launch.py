@@ -19,7 +19,7 @@ from pathlib import Path
 from psrv.commands.children import TICK, Child, Crew, Signals, caught_signals
 from psrv.commands.rundir import JOB_FILE, LOGS, default_folder, prepare, write_job
 from psrv.config import ConnectConfig, JobConfig, ServerConfig, child_environment
-from psrv.errors import ConfigError, LostError, PsrvError
+from psrv.errors import ConfigError, LostError, PsrvError, note
 from psrv.measure.records import worker_file
 from psrv.measure.summary import SUMMARY_FILE
 from psrv.progress import Bar, Tail
@@ -97,6 +97,7 @@ class Launch:
 
         task_class(self.job.task)
         method = resolve(self.job.method, **self.job.method_options())
+        note(method.remarks(self.job.workers))
         warmup([method])  # once here, and not at the same time in every process
         return (self.job.method, self.job.task), (), method.describe()
 

@@ -125,6 +125,18 @@ class Method:
                 )
         return _opened(method)
 
+    def remarks(self, workers: int) -> list[str]:
+        """What is worth knowing of this method with so few workers: it works, and means less."""
+        found = []
+        if workers == 1 and self.up.codec().shared:
+            found.append(
+                f"with one worker, {self.up.compressor} has nobody to divide the vector with: all "
+                "of it is sent each round"
+            )
+        if workers == 1 and self.up.compressor == self.down.compressor == "sign-unscaled":
+            found.append("with one worker, the majority vote is that worker's own signs")
+        return found
+
     def describe(self) -> dict[str, Any]:
         """Plain values: what two workers must agree on, and what goes into job.json."""
         described: dict[str, Any] = {

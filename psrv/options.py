@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -79,6 +80,19 @@ def _bind_address(text: str) -> str:
 def _theory(text: str) -> str:
     if re.fullmatch(r"theory( *\* *[0-9.]+(e[-+]?[0-9]+)?)?", text) is None:
         raise ValueError("not a multiple of theory")
+    return text
+
+
+def drops_of(text: str | None) -> tuple[float, ...]:
+    """The fractions in ``0.5,0.75``; none of None."""
+    return tuple(float(part) for part in text.split(",")) if text else ()
+
+
+def _drops(text: str) -> str:
+    fractions = drops_of(text)
+    ascending = all(a < b for a, b in pairwise(fractions))
+    if not ascending or not all(0 < f < 1 for f in fractions):
+        raise ValueError("not ascending fractions")
     return text
 
 
@@ -173,6 +187,13 @@ class JobConfig(Settings):
             "Step size: a number, or 'theory' or 'theory*4', the one that the method's theorem "
             "allows, times a number. The task has a default for each method.",
             "a number of at least 0, or theory, or theory*4 and the like",
+        ),
+    ] = None
+    lr_drops: Annotated[
+        Annotated[str, AfterValidator(_drops)] | None,
+        Option(
+            "Fractions of the run after which the step size is divided by ten: 0.5,0.75.",
+            "ascending numbers between 0 and 1, such as 0.5,0.75",
         ),
     ] = None
     batch: Annotated[

@@ -12,7 +12,7 @@ from psrv.codec.channel import Feedback
 from psrv.errors import ConfigError
 from psrv.job import Job
 from psrv.methods import resolve
-from psrv.options import JobConfig
+from psrv.options import JobConfig, drops_of
 from psrv.tasks import make_task
 from psrv.tasks.base import Task
 
@@ -25,9 +25,10 @@ class Plan:
     """A run with every default filled in.
 
     Attributes:
-        rounds: T. lr: the step size of every round. eval_every: rounds between evaluations.
+        rounds: T. lr: the step size of the first round. eval_every: rounds between evaluations.
         anchor: samples a worker takes in a dense round of MARINA; None where it takes all, or
             the method is another.
+        drops: rounds from which on the step size is a tenth of what it was.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class Plan:
     lr: float
     eval_every: int
     anchor: int | None = None
+    drops: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, config: JobConfig) -> Plan:
@@ -73,11 +75,18 @@ class Plan:
             "batch": config.batch,
             "eval_every": every,
             "lr": lr,
+            "lr_drops": config.lr_drops,
             "rounds": rounds,
         }
         job = replace(job, options=tuple(sorted(agreed.items())))
         task.bind(job.layout)
-        return cls(task, job, rounds, lr, every, anchor)
+        drops = tuple(fraction * rounds for fraction in drops_of(config.lr_drops))
+        return cls(task, job, rounds, lr, every, anchor, drops)
+
+    def etas(self, round: int) -> list[float]:
+        """The step size of each parameter group in a round."""
+        passed = sum(round >= drop for drop in self.drops)
+        return [self.lr / 10**passed] * self.job.layout.groups
 
     def evaluates(self, done: int) -> bool:
         """Whether the model is evaluated when ``done`` rounds have been applied."""

@@ -35,7 +35,6 @@ def run_simulation(config: JobConfig, progress: Progress | None = None) -> None:
     cluster = Cluster(job, n)
     x = cluster.replica.parameters
     x[:] = task.initial()
-    etas = [plan.lr] * job.layout.groups
     gradient = TaskGradient(plan, cluster.replica)
     meter, totals = StepMeter(), WorkerTotals(0)
     with Recorder(None if config.out is None else config.out / worker_file(0)) as recorder:
@@ -49,7 +48,7 @@ def run_simulation(config: JobConfig, progress: Progress | None = None) -> None:
                 meter.lap("data")
                 gradient.compute(sender, done - 1, batch)
                 meter.lap("compute")
-            up, down = cluster.step(etas)
+            up, down = cluster.step(plan.etas(done - 1))
             meter.lap("update")
             counts = {"payload_up": up, "payload_down": down}
             record = meter.end_step()

@@ -23,7 +23,6 @@ def run_worker(config: JobConfig, connect: ConnectConfig) -> None:
         task = plan.task
         trainer = session.begin(plan.job, task.initial(), np.zeros(0, np.uint8))
         parameters = trainer.replica.parameters
-        etas = [plan.lr] * plan.job.layout.groups
         gradient = TaskGradient(plan, trainer.replica)
         task.gradient(  # once unmeasured: the first call allocates and loads
             session.rank, parameters, 0, task.batch(session.rank, 0), trainer.gradient
@@ -35,7 +34,7 @@ def run_worker(config: JobConfig, connect: ConnectConfig) -> None:
             trainer.meter.lap("data")
             gradient.compute(trainer.sender, trainer.round, batch)
             trainer.meter.lap("compute")
-            trainer.step(etas)
+            trainer.step(plan.etas(trainer.round))
             if plan.evaluates(trainer.round):
                 with trainer.meter.exclude():
                     _evaluate(plan, trainer)

@@ -17,7 +17,7 @@ import torch
 
 from psrv.codec.base import Floats
 from psrv.codec.channel import Feedback
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, note
 from psrv.job import Job
 from psrv.layout import BLOCK, BlockRule, Layout, Tensor
 from psrv.methods import resolve
@@ -79,6 +79,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 "torch.nn.Module itself (parameter groups go into groups=)"
             )
         resolved = resolve(method, **options)
+        if session.rank == 0:
+            note(resolved.remarks(session.workers))
         named = {p: name for name, p in model.named_parameters() if p.requires_grad}
         chosen = list(groups) if groups is not None else [{"params": list(named)}]
         self._began = False

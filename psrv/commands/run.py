@@ -19,7 +19,7 @@ from psrv.config import (
     limit_threads,
     load,
 )
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, note
 from psrv.options import COMMAND_OPTIONS
 
 Flags = Mapping[str, object]
@@ -60,6 +60,7 @@ def simulate(flags: Flags, file: Path | None, force: bool) -> None:
 
     task_class(job.task)
     method = resolve(job.method, **job.method_options())
+    note(method.remarks(job.workers))
     out = job.out or default_folder(job.method, job.task, "simulated")
     job = job.model_copy(update={"out": prepare(out, force=force)})
     assert job.out is not None

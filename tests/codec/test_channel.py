@@ -23,6 +23,9 @@ LAYOUT = Layout.build(
 )
 BUCKETS, DIMENSION = LAYOUT.buckets, LAYOUT.dimension
 SILENCE = [b""] * len(BUCKETS)
+HEADS = 0.4
+"""p of MARINA's coin; SEED's first tosses have both sides."""
+
 ETAS = (0.1, 0.1, 0.05, 0.0, 0.0, 0.2, 0.013)
 
 
@@ -71,8 +74,10 @@ def error_feedback(spec: str, rescale: bool) -> Callable[[Floats, int, float], l
     return send
 
 
-def markov(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[bytes]]:
-    h = np.zeros(DIMENSION, np.float32)
+def markov(
+    spec: str, rescale: bool, start: Floats | None = None
+) -> Callable[[Floats, int, float], list[bytes]]:
+    h = np.zeros(DIMENSION, np.float32) if start is None else start
 
     def send(v: Floats, round: int, eta: float) -> list[bytes]:
         nonlocal h
@@ -83,6 +88,50 @@ def markov(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[byte
         return payloads
 
     return send
+
+
+def marina(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[bytes]]:
+    last = np.zeros(DIMENSION, np.float32)
+
+    def send(v: Floats, round: int, eta: float) -> list[bytes]:
+        nonlocal last
+        if round == 0 or rng.coin(SEED, round, HEADS):
+            payloads = encoded("dense", v, round)[0]
+        else:
+            payloads = encoded(spec, v - last, round)[0]
+        last = v.copy()
+        return payloads
+
+    return send
+
+
+def opened(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """The definition of a channel whose first two rounds are dense."""
+
+    def make(spec: str, rescale: bool) -> Callable[[Floats, int, float], list[bytes]]:
+        dense, later = definition("dense", rescale), None
+
+        def send(v: Floats, round: int, eta: float) -> list[bytes]:
+            nonlocal later
+            if round < 2:
+                return dense(v, round, eta)
+            if later is None:
+                # With C(x) = x an error stays 0, and Markov memory is what was sent.
+                later = definition(spec, rescale)
+                if definition is markov:
+                    later = markov(spec, rescale, vector_of(0) + (vector_of(1) - vector_of(0)))
+            return later(v, round, eta)
+
+        return send
+
+    make.__name__ = f"opened {definition.__name__}"
+    return make
+
+
+def vector_of(round: int) -> Floats:
+    vector = wide(DIMENSION, round)
+    vector[::7] = 0
+    return vector
 
 
 def reference_for(spec: str, memory: bool) -> Reference:
@@ -120,6 +169,13 @@ SENDERS = [
             (markov, Feedback.MARKOV),
         )
     ),
+    *(
+        (marina, Channel(Feedback.MARINA, spec, opening=1, probability=HEADS))
+        for spec in ("perm-k", "perm-k/natural", "rand-k:0.25", "qsgd:4", "dense")
+    ),
+    (opened(error_feedback), Channel(Feedback.EF, "sign", opening=2)),
+    (opened(markov), Channel(Feedback.MARKOV, "sign", opening=2)),
+    (opened(plain), Channel(Feedback.PLAIN, "perm-k", opening=2)),
 ]
 
 
@@ -130,8 +186,7 @@ def test_a_sender_sends_what_its_definition_says_bit_for_bit(
     sender = definition(channel.compressor, channel.rescale)
     uplink = Uplink(channel, BUCKETS, SEED, RANK, 3)
     for round, eta in enumerate(ETAS):
-        vector = wide(DIMENSION, round)
-        vector[::7] = 0
+        vector = vector_of(round)
         expected = sender(vector, round, eta)
         assert run(uplink, vector, round, eta) == expected
         for bucket, payload in zip(BUCKETS, expected, strict=True):
@@ -140,13 +195,21 @@ def test_a_sender_sends_what_its_definition_says_bit_for_bit(
             assert len(payload) <= channel.payload_bound(bucket, 3)
 
 
+MEMORIES = (Feedback.PLAIN, Feedback.EF, Feedback.MARKOV)
+
+
 def channels(rescale: bool = False) -> list[Channel]:
     return [
-        Channel(feedback, spec, rescale) for feedback, spec in product(Feedback, ("sign", "dense"))
+        Channel(feedback, spec, rescale) for feedback, spec in product(MEMORIES, ("sign", "dense"))
     ]
 
 
-@pytest.mark.parametrize("channel", channels(rescale=True), ids=name)
+MARINAS = [
+    Channel(Feedback.MARINA, spec, opening=1, probability=HEADS) for spec in ("perm-k", "dense")
+]
+
+
+@pytest.mark.parametrize("channel", channels(rescale=True) + MARINAS, ids=name)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_number_that_is_not_finite_in_any_bucket_leaves_the_sender_as_it_was(
     channel: Channel, bad: float
@@ -166,9 +229,9 @@ def test_a_number_that_is_not_finite_in_any_bucket_leaves_the_sender_as_it_was(
 
 
 def test_a_round_that_is_encoded_again_before_its_commit_gives_the_same_payloads() -> None:
-    for channel in channels():
+    for channel in channels() + MARINAS:
         uplink = Uplink(channel, BUCKETS, SEED, RANK, 3)
-        for round in range(3):
+        for round in range(4):
             vector = wide(DIMENSION, round)
             assert step(uplink, vector, round, 0.1) == step(uplink, vector, round, 0.1)
             uplink.commit()
@@ -243,7 +306,7 @@ def vectors_of(round: int, workers: int = 3) -> list[Floats]:
 
 PAIRS = list(product(channels(), channels())) + [
     (Channel(up, a), Channel(down, b))
-    for up, down in product(Feedback, Feedback)
+    for up, down in product(MEMORIES, MEMORIES)
     for a, b in (("top-k:0.25", "top-k:0.5/bf16"), ("perm-k", "rand-k:0.5"), ("qsgd:4", "natural"))
 ]
 
@@ -383,14 +446,15 @@ def test_a_refused_round_leaves_the_server_as_it_was(up: Channel, down: Channel)
 
 
 @pytest.mark.parametrize("down", ["rand-k:3", "dense", "sign"])
-@pytest.mark.parametrize(("above", "below"), list(product(Feedback, Feedback)))
+@pytest.mark.parametrize(("above", "below"), list(product(Feedback, MEMORIES)))
 def test_a_sum_that_overflows_anywhere_is_refused_and_nothing_is_kept(
     above: Feedback, below: Feedback, down: str
 ) -> None:
     """Also at a coordinate that the downlink would not have sent."""
     bucket = Layout.build([Tensor("x", (64,))]).buckets[0]
     for at in range(0, 64, 7):
-        relay = Relay(Channel(above, "dense"), Channel(below, down), bucket, SEED, 2)
+        up = Channel(above, "dense", probability=0.5 if above is Feedback.MARINA else None)
+        relay = Relay(up, Channel(below, down), bucket, SEED, 2)
         vector = np.zeros(64, np.float32)
         vector[at] = 3e38
         before = [None if v is None else v.tobytes() for v in (relay.residual, relay.mean)]
@@ -414,3 +478,12 @@ def test_the_server_holds_one_vector_a_bucket_where_one_is_enough() -> None:
     relay = Relay(*[Channel(Feedback.PLAIN, "sign")] * 2, BUCKETS[0], SEED, 3)
     assert relay.mean is None
     assert relay.residual is None
+
+
+def test_coin_is_the_one_that_the_specification_shows():
+    """``docs/payloads.md``, section 2; and it is fair."""
+    tosses = [rng.coin(7, t, 0.25) for t in range(16)]
+    assert [t for t, heads in enumerate(tosses) if heads] == [0, 1, 2, 3, 7, 8, 14, 15]
+    assert all(rng.coin(3, t, 1.0) for t in range(100))
+    heads = sum(rng.coin(seed, t, 0.25) for seed in range(10) for t in range(2000))
+    assert abs(heads - 5000) < 4 * (20000 * 0.25 * 0.75) ** 0.5

@@ -116,8 +116,8 @@ def test_the_random_words_of_the_document() -> None:
     keys = re.findall(r"^key\(([\d, ]+)\) = 0x([0-9a-f]{16})$", DOCUMENT, re.MULTILINE)
     words = re.findall(r"^word\((\w+), (\d+)\) = 0x([0-9a-f]{16})$", DOCUMENT, re.MULTILINE)
     ((key, bits),) = re.findall(r"^bits 0 to 15 of (0x\w+) = ([01]{16})$", DOCUMENT, re.MULTILINE)
-    assert len(keys) == 5
-    assert len(words) == 7
+    assert len(keys) == 6
+    assert len(words) == 8
     for fields, value in keys:
         parts = [int(part) for part in fields.split(",")]
         assert key_of(*parts) == int(value, 16)
