@@ -39,7 +39,6 @@ from enum import StrEnum
 import numpy as np
 
 from psrv.codec.base import Bucket, Bytes, Compressor, Draw, Floats, aligned, all_finite
-from psrv.codec.blocks import Blocks
 from psrv.codec.coder import Coder
 from psrv.codec.registry import parse
 from psrv.codec.rng import SERVER, coin
@@ -47,7 +46,6 @@ from psrv.errors import ConfigError
 
 EMPTY: Bytes = np.empty(0, np.uint8)
 _DENSE = parse("dense")
-_ANY = Blocks.of([64])
 
 
 class Feedback(StrEnum):
@@ -82,7 +80,8 @@ class Channel:
     def __post_init__(self) -> None:
         codec = self.codec()
         if self.feedback is Feedback.MARINA:
-            if codec.omega(_ANY, 1) is None:
+            # Unbiased is what is multiplied by less than 1 where it has to be contractive.
+            if not codec.lossless and (codec.contractive or codec.contracted() is codec):
                 raise ConfigError(
                     f"marina feedback cannot use compressor '{self.compressor}': it is biased, so "
                     "the error of every round would stay in the estimate; use perm-k, rand-k, "
@@ -229,7 +228,7 @@ class Uplink:
         memory = None if self.memory is None else self.memory[bucket.slice]
         # What MARINA remembers is v itself, so a dense round has no use for v_prev.
         if self._sent is not None:
-            self._sent[bucket.slice] = x
+            self._sent[bucket.slice] = memory if silent else x
             memory = None if self.dense(round) else memory
         if silent or (memory is None and coder.compressor.partial):
             all_finite(x)

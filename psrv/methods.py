@@ -118,10 +118,10 @@ class Method:
                 )
             if self.warmup is None and rounds is not None:
                 method = replace(method, warmup=max(1, rounds // 5))
-            if rounds is not None and (method.warmup or 0) > rounds:
+            elif rounds is not None and not 0 < (self.warmup or 0) < rounds:
                 raise ConfigError(
-                    f"warmup is {method.warmup} in a run of {rounds} rounds, so that nothing would "
-                    "ever be compressed; expected fewer rounds than the run has"
+                    f"warmup is {self.warmup} in a run of {rounds} rounds; expected fewer, or "
+                    "nothing is ever compressed, and at least 1, or nothing moves"
                 )
         return _opened(method)
 
@@ -165,7 +165,17 @@ def dense_share(channel: Channel, layout: Layout, workers: int) -> float:
 
 
 def _opened(method: Method) -> Method:
-    """The method with its channels told how they open, and when MARINA's rounds are dense."""
+    """The method with its channels told how they open, and when MARINA's rounds are dense.
+
+    Options that it does not use go back to what they are where nobody has set them.
+    """
+    used = method.used_options
+    method = replace(
+        method,
+        init=method.init if "init" in used else "compressed",
+        probability=method.probability if "probability" in used else None,
+        warmup=method.warmup if "warmup" in used else None,
+    )
 
     def channel(link: Channel) -> Channel:
         opening = 0

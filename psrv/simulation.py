@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psrv.codec.base import Floats
+from psrv.crowd.drive import checkpoint_of, description, drive, engine_of, float32_vector
+from psrv.crowd.history import Stop
 from psrv.errors import ConfigError
 from psrv.job import Job
 from psrv.layout import BLOCK, BlockRule, Tensor
@@ -24,7 +27,7 @@ from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
 from psrv.worker.warm import warmup
 
-Schedule = float | Sequence[float] | Callable[[int], float]
+Schedule = float | str | Sequence[float] | Callable[[int], float]
 
 
 @runtime_checkable
@@ -55,11 +58,14 @@ class Simulation:
             gradient) at the point where the round's gradients were taken, ``payload_up``
             and ``payload_down`` in bytes per worker.
         digest: sha256 of the parameters, hex.
+        stopped: whether ``stop`` ended the run. The history's last value then has a loss and a
+            gradient norm, at ``parameters``, and no bytes: that round was not sent.
     """
 
     parameters: Floats
     history: Mapping[str, NDArray[np.float64]] = field(repr=False)
     digest: str
+    stopped: bool = False
 
 
 class Cluster:
@@ -71,12 +77,15 @@ class Cluster:
         self.layout = job.layout
         self.replica = Replica(job.method, self.layout, job.seed)
         self.senders = [
-            Sender(job.method, self.layout, job.seed, r, workers) for r in range(workers)
+            Sender(job.method, self.layout, job.seed, r, workers, self.replica.rule.state)
+            for r in range(workers)
         ]
         self.aggregator = Aggregator(job, workers)
         self.round = 0
+        self.sent = 0
+        """Payload bytes of all workers together in the last round."""
 
-    def step(self, etas: Sequence[float]) -> tuple[int, int]:
+    def step(self, etas: Sequence[float]) -> tuple[float, int]:
         """One round over the gradients that were written into ``senders[i].gradient``.
 
         Args:
@@ -113,7 +122,8 @@ class Cluster:
             sender.commit()
         self.replica.commit(etas, self.job.decays)
         self.round += 1
-        return up // self.workers, down
+        self.sent = up
+        return up / self.workers, down
 
 
 def simulate(
@@ -125,19 +135,35 @@ def simulate(
     compressor: str | None = None,
     blocks: BlockRule = BLOCK,
     seed: int = 0,
+    *,
+    every: int = 1,
+    stop: float | Stop | None = None,
+    checkpoint: Path | str | None = None,
+    progress: str | bool = False,
     **options: Any,
 ) -> Simulation:
     """Train an objective with n simulated workers; bit-identical to the processes.
+
+    Where the objective has ``gradients`` the workers are rows of matrices (``psrv.crowd``,
+    which also says what else an objective may offer): thousands of them, the same steps.
 
     Args:
         objective: see ``Objective``; its d coordinates are one tensor.
         method: a row of ``psrv methods``.
         workers: n.
         rounds: T.
-        lr: the step size, or one a round (a sequence of at least T, or a function of the round).
+        lr: the step size, or one a round (a sequence of at least T, or a function of the round),
+            or ``theory``, or ``theory*4``: what the method's theorem allows (psrv/theory/rates.py),
+            times a number, for an objective that has ``smoothness()``.
         compressor: for both directions; None is the method's own.
         blocks: coordinates that share a scale, or ``tensor`` or ``global``.
         seed: of every random choice of the compressors.
+        every: rounds between two records of loss and gradient norm; NaN in those between.
+        stop: called with each record (psrv/crowd/history.py), True ends the run; or a number:
+            of the squared gradient norm to that at the start, at which the run ends.
+        checkpoint: a file, written about once a minute and at the end. A call with the same
+            arguments goes on from it, with the result of one that was never interrupted.
+        progress: a line on the terminal with the time left; a text is its title.
         options: method options such as ``momentum`` or ``weight_decay``.
 
     Raises:
@@ -151,7 +177,7 @@ def simulate(
             f"{type(objective).__name__} is not an objective: it needs initial(), "
             "gradient(rank, x, round) and loss(x)"
         )
-    start = _vector(objective.initial(), None, "initial()")
+    start = float32_vector(objective.initial(), None, "initial()")
     resolved = resolve(method, compressor=compressor, **options)
     job = Job(
         "objective",
@@ -161,21 +187,35 @@ def simulate(
         seed,
         (resolved.weight_decay,),
         check_every=0,
+    ).completed(workers, rounds)
+    step_size = schedule(_proved(lr, job, workers, objective), rounds)
+    etas = [step_size(t) for t in range(rounds)]
+    saved = checkpoint_of(
+        checkpoint, lambda: description(job, workers, rounds, etas, objective, every=every)
     )
-    step_size = schedule(lr, rounds)
-    cluster = Cluster(job, workers)
-    x = cluster.replica.parameters
+    engine = engine_of(job, workers, objective)
+    x = engine.replica.parameters
     x[:] = start
-    history = {k: np.zeros(rounds) for k in ("loss", "grad_norm", "payload_up", "payload_down")}
-    for t in range(rounds):
-        at, mean = x.copy(), np.zeros(start.size)  # a copy: objectives may keep what they are given
-        for sender, g in zip(cluster.senders, _gradients(objective, workers, at, t), strict=True):
-            sender.gradient[:] = _vector(g, start.size, f"gradient of worker {sender.rank}")
-            mean += g
-        history["loss"][t] = objective.loss(at)
-        history["grad_norm"][t] = np.linalg.norm(mean / workers)
-        history["payload_up"][t], history["payload_down"][t] = cluster.step([step_size(t)])
-    return Simulation(x.copy(), history, cluster.replica.digest())
+    history, stopped = drive(
+        engine, objective, rounds, step_size, every=every, stop=stop, checkpoint=saved,
+        progress=progress,
+    )  # fmt: skip
+    return Simulation(x.copy(), history, engine.replica.digest(), stopped)
+
+
+def _proved(lr: Schedule, job: Job, workers: int, objective: Objective) -> Schedule:
+    """``lr``, with the theorem's number in the place of ``theory``."""
+    if not isinstance(lr, str):
+        return lr
+    from psrv.theory import multiplier, theory_step
+
+    known = getattr(objective, "smoothness", None)
+    factor = multiplier(lr)
+    if known is None:
+        raise ConfigError(
+            f"lr is '{lr}', but {type(objective).__name__} has no smoothness(); give a number"
+        )
+    return factor * theory_step(job.method, job.layout, workers, known())
 
 
 def schedule(lr: Schedule, rounds: int) -> Callable[[int], float]:
@@ -198,21 +238,3 @@ def schedule(lr: Schedule, rounds: int) -> Callable[[int], float]:
         if not 0 <= value < float("inf"):
             raise ConfigError(f"lr is {value} in round {t}; expected a finite number of 0 or more")
     return values.__getitem__
-
-
-def _gradients(objective: Objective, workers: int, x: Floats, round: int) -> Any:
-    together = getattr(objective, "gradients", None)
-    if together is None:
-        return (objective.gradient(rank, x, round) for rank in range(workers))
-    rows = np.asarray(together(x, round))
-    if rows.ndim != 2 or len(rows) != workers:
-        raise ConfigError(f"gradients() has shape {rows.shape}; expected ({workers}, {x.size})")
-    return rows
-
-
-def _vector(values: Any, size: int | None, what: str) -> Floats:
-    array = np.asarray(values)
-    if array.dtype != np.float32 or array.ndim != 1 or size not in (None, array.size):
-        expected = "(d,)" if size is None else f"({size},)"
-        raise ConfigError(f"{what} gave {array.dtype} {array.shape}; expected float32 {expected}")
-    return array

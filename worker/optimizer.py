@@ -145,6 +145,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 "points: call step(closure), with a closure that computes the loss of a batch, "
                 "calls backward on it and returns it"
             )
+        if trainer.round == 0:
+            self._check_variance()
         loss = None
         if self._twice is not None and closure is not None:
             loss = self._twice.first(closure)
@@ -174,6 +176,15 @@ class DistributedOptimizer(torch.optim.Optimizer):
         In MARINA, noise of such a step's batch stays until the next one: use a larger batch.
         """
         return self._trainer.sender.dense(self._trainer.round)
+
+    def _check_variance(self) -> None:
+        """Without a warm-up, 1-bit Adam needs the variance of a run that had one."""
+        trainer = self._trainer
+        if trainer.job.method.warmup == 0 and not trainer.replica.rule.state["v"].any():
+            raise ConfigError(
+                "warmup is 0 and no state was loaded, so that nothing would move; give the number "
+                "of dense rounds at the start, or load the state of a run that had them"
+            )
 
     def _take_gradients(self, out: Floats) -> None:
         """Copy every parameter's gradient to its place in ``out``, float32[d]."""

@@ -129,7 +129,7 @@ class Recorder:
             }
         )
 
-    def round(self, step: StepRecord, byte_counts: Mapping[str, int | None]) -> None:
+    def round(self, step: StepRecord, byte_counts: Mapping[str, float | None]) -> None:
         """One step. ``byte_counts`` holds the round's ``BYTE_KEYS``; absent ones are null."""
         if self._file is None:
             return

@@ -70,11 +70,11 @@ class WorkerTotals:
         self._total_ns = 0
         self._part_ns = dict.fromkeys(PARTS, 0)
         self._hidden_ns = 0
-        self._bytes: dict[str, int | None] = dict.fromkeys(BYTE_KEYS, 0)
+        self._bytes: dict[str, float | None] = dict.fromkeys(BYTE_KEYS, 0)
         self._straggler_counts: dict[int, int] = {}
         self._straggler_ns: dict[int, int] = {}
 
-    def add(self, step: StepRecord, byte_counts: Mapping[str, int | None]) -> None:
+    def add(self, step: StepRecord, byte_counts: Mapping[str, float | None]) -> None:
         """One step and its bytes. A count that is None or absent once is unknown for good."""
         self.rounds += 1
         self._steps.append(step.seconds)
@@ -106,7 +106,7 @@ class WorkerTotals:
             self.history = self.history[::2]
             self._every *= 2
 
-    def payload(self) -> tuple[int, int]:
+    def payload(self) -> tuple[float, float]:
         """Payload bytes (up, down) so far."""
         return self._bytes["payload_up"] or 0, self._bytes["payload_down"] or 0
 

@@ -42,12 +42,16 @@ from numpy.typing import NDArray
 
 from psrv.codec.base import Floats
 from psrv.errors import ConfigError
+from psrv.objectives.autoencoder_kernels import coordinates
 from psrv.tasks.files import find_file
 from psrv.tasks.mnist import SOURCE, read_idx
 
 _IMAGES = "train-images-idx3-ubyte"
 _ROWS = 512  # images treated at once: 1.5 MiB, and a chunk's gradients fit beside them
 _SMALL = 1 << 18  # multiplications of a product up to which OpenBLAS starts no threads
+
+
+_Pass = tuple[Floats, Floats]
 
 
 class Autoencoder:
@@ -97,6 +101,9 @@ class Autoencoder:
         self._small = len(given) // (workers + 1) < _ROWS
         self._chunks = _deal(given, order, self.parts, workers + 1)
         self._seen: tuple[Floats, float] | None = None
+        self._passed: list[tuple[Floats, list[_Pass]]] = []
+        _, self.classes = np.unique(self.parts, return_inverse=True)
+        """int64[n]: workers of one class hold the same images, and have the same gradient."""
 
     @classmethod
     def from_folder(cls, folder: Path | str, **options: Any) -> Autoencoder:
@@ -151,6 +158,92 @@ class Autoencoder:
         self._seen = x.copy(), total / self.workers + value
         return out
 
+    def class_gradients(self, x: Floats, round: int, out: Floats) -> Floats:
+        """The gradient of each class, float32[m, d]: the rows of ``gradients``, each once."""
+        matrix = self._matrix(x)
+        penalty, value = self._penalty(x)
+
+        def fill(chunk: _Chunk) -> float:
+            found, losses = self._chunk(chunk, matrix)
+            if self.lam:
+                found += penalty
+            for slot, owners in enumerate(chunk.owners):
+                out[self.classes[owners[0]]] = found[slot].reshape(-1)
+            return chunk.total(losses)
+
+        total = sum(self._each(fill))
+        self._seen = x.copy(), total / self.workers + value
+        return out
+
+    def mean_gradient(self, x: Floats, round: int = 0) -> NDArray[np.float64]:
+        """grad f(x), float64[d]: a product for each part, a sum over workers in float64."""
+        matrix = self._matrix(x)
+        penalty, value = self._penalty(x)
+        # By chunk, since threads end in any order and sums would round accordingly.
+        sums = np.zeros((len(self._chunks), self.dimension))
+        place = {id(chunk): index for index, chunk in enumerate(self._chunks)}
+
+        def add(chunk: _Chunk) -> float:
+            found, losses = self._chunk(chunk, matrix)
+            weights = np.array([owners.size for owners in chunk.owners], np.float64)
+            sums[place[id(chunk)]] = np.tensordot(weights, found, 1).reshape(-1)
+            return chunk.total(losses)
+
+        total = sum(self._each(add))
+        self._seen = x.copy(), total / self.workers + value
+        mean: NDArray[np.float64] = sums.sum(0) / self.workers + penalty.reshape(-1)
+        return mean
+
+    def partial_gradients(
+        self, x: Floats, round: int, offsets: NDArray[np.int64], columns: NDArray[np.int32]
+    ) -> Floats:
+        """Single coordinates of every worker's gradient, to rounding those of ``gradients``.
+
+        Costs one pass over the images, half of a gradient, and little for each coordinate. The
+        passes at the last two points are kept: 4 * 2 code bytes an image each.
+
+        Args:
+            offsets, columns: worker i's coordinates are ``columns[offsets[i]:offsets[i + 1]]``.
+
+        Returns:
+            float32[columns.size].
+        """
+        penalty, _ = self._penalty(x)
+        matrix, out = self._matrix(x), np.empty(columns.size, np.float32)
+        pairs = list(zip(self._chunks, self._pass(x, matrix), strict=True))
+
+        def fill(pair: tuple[_Chunk, _Pass]) -> float:
+            chunk, (left, inner) = pair
+            coordinates(
+                chunk.images, left, inner, matrix, penalty, chunk.slots, chunk.ranks, offsets,
+                columns, out,
+            )  # fmt: skip
+            return 0.0
+
+        if self._small and len(pairs) > 1:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(fill, pairs))
+        else:
+            for pair in pairs:
+                fill(pair)
+        return out
+
+    def _pass(self, x: Floats, matrix: Floats) -> list[_Pass]:
+        """What the gradient needs of each chunk beside its images; the last two are kept."""
+        for point, passed in self._passed:
+            if np.array_equal(point, x):
+                return passed
+        found: dict[int, _Pass] = {}
+
+        def run(chunk: _Chunk) -> float:
+            found[id(chunk)] = self._left(chunk, *self._codes(chunk, matrix))
+            return 0.0
+
+        self._each(run)
+        passed = [found[id(chunk)] for chunk in self._chunks]
+        self._passed = [*self._passed[-1:], (x.copy(), passed)]
+        return passed
+
     def loss(self, x: Floats) -> float:
         """f(x); products in float32, sums in float64. Known already after ``gradients(x)``."""
         if self._seen is None or not np.array_equal(self._seen[0], x):
@@ -201,20 +294,26 @@ class Autoencoder:
     def _chunk(self, chunk: _Chunk, matrix: Floats) -> tuple[Floats, Any]:
         """Gradients of a chunk's parts without the penalty, (c, 2 code, features); losses."""
         k, images = self.code, chunk.images
-        count, rows, features = images.shape
+        count, _, features = images.shape
         d = matrix[:k]
         codes, targets, error = self._codes(chunk, matrix)
+        left, inner = self._left(chunk, codes, targets, error)
+        found = np.empty((count, 2 * k, features), np.float32)
+        for part in self._columns(images):
+            np.matmul(left, images[..., part], out=found[..., part])
+            found[:, :k, part] += inner @ d[:, part]
+        return found, self._losses(chunk, codes, targets, error)
+
+    def _left(self, chunk: _Chunk, codes: Floats, targets: Floats, error: Floats) -> _Pass:
+        """What the images are multiplied by, (c, 2 code, m), and 2/m Z'Z, (c, code, code)."""
+        k, (count, rows, _) = self.code, chunk.images.shape
         left = np.empty((count, 2 * k, rows), np.float32)
         scale = np.float32(2 / rows)
         np.multiply(codes.transpose(0, 2, 1), -scale, out=left[:, :k])
         np.multiply(error.transpose(0, 2, 1), scale, out=left[:, k:])
         inner = codes.transpose(0, 2, 1) @ codes
         inner *= scale
-        found = np.empty((count, 2 * k, features), np.float32)
-        for part in self._columns(images):
-            np.matmul(left, images[..., part], out=found[..., part])
-            found[:, :k, part] += inner @ d[:, part]
-        return found, self._losses(chunk, codes, targets, error)
+        return left, inner
 
     def _columns(self, images: Floats) -> list[slice]:
         """Columns to multiply at once, so that BLAS starts no threads for small parts.
@@ -251,10 +350,13 @@ class _Chunk:
     Attributes:
         images: float32 (c, m, features). owners: for each part its workers, int64.
         squares: the sum of ||a||^2 of each part, float64[c].
+        ranks, slots: the owners one after the other, and the part of each, int64.
     """
 
     def __init__(self, images: Floats, owners: list[NDArray[np.int64]]) -> None:
         self.images, self.owners = images, owners
+        self.ranks = np.concatenate(owners).astype(np.int64)
+        self.slots = np.repeat(np.arange(len(owners)), [o.size for o in owners])
         self.squares = np.square(images, dtype=np.float64).sum((1, 2))
 
     def total(self, losses: Any) -> float:

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psrv.codec.base import Floats
+from psrv.crowd.team import Team
 from psrv.errors import ConfigError
+from psrv.objectives import quadratic_kernels as kernels
 from psrv.theory.smoothness import Smoothness, scaled_smoothness, tridiagonal_ends
-
-_CHUNK = 1 << 16  # coordinates of gradients formed at once in float64: 512 KiB, a level-2 cache
 
 
 class Quadratics:
@@ -64,6 +64,8 @@ class Quadratics:
         self._ends = tridiagonal_ends(dimension, 0.5, -0.25)
         mean = float(self.scales.mean())
         self.shift = lam - min(mean * end for end in self._ends)
+        self._means = mean, float(self.linear.mean())
+        self._team = Team(self.workers, dimension)
 
     @classmethod
     def generate(
@@ -94,33 +96,59 @@ class Quadratics:
 
     def gradient(self, rank: int, x: Floats, round: int = 0) -> Floats:
         """A_i x - b_i, float32[d]: the bits of row ``rank`` of ``gradients``."""
-        product, shifted = self._parts(x)
-        product *= self.scales[rank]
-        product += shifted
-        product[0] -= self.linear[rank]
-        return product.astype(np.float32)
+        product, shifted = np.empty(self.dimension), np.empty(self.dimension)
+        kernels.products(x, self.shift, product, shifted)
+        out = np.empty((1, self.dimension), np.float32)
+        own = slice(rank, rank + 1)
+        kernels.rows(product, shifted, self.scales[own], self.linear[own], 0, 1, out)
+        return out[0]
 
     def gradients(self, x: Floats, round: int = 0, out: Floats | None = None) -> Floats:
         """All workers' gradients at ``x``, float32[n, d]; in ``out`` if it is given."""
-        product, shifted = self._parts(x)
+        product, shifted = np.empty(self.dimension), np.empty(self.dimension)
+        kernels.products(x, self.shift, product, shifted)
         if out is None:
             out = np.empty((self.workers, self.dimension), np.float32)
-        rows = min(self.workers, max(1, _CHUNK // self.dimension))
-        space = np.empty((rows, self.dimension))
-        for start in range(0, self.workers, rows):
-            part = slice(start, min(start + rows, self.workers))
-            block = space[: part.stop - start]
-            np.multiply.outer(self.scales[part], product, out=block)
-            block += shifted
-            block[:, 0] -= self.linear[part]
-            out[part] = block
+        self._team.each(
+            lambda a, b: kernels.rows(product, shifted, self.scales, self.linear, a, b, out)
+        )
+        return out
+
+    def partial_gradients(
+        self, x: Floats, round: int, offsets: NDArray[np.int64], columns: NDArray[np.int32]
+    ) -> Floats:
+        """Single coordinates, in O(their number): the bits that ``gradients`` has there.
+
+        Args:
+            offsets, columns: int64[n + 1] and int32: worker i's coordinates are
+                ``columns[offsets[i]:offsets[i + 1]]``.
+
+        Returns:
+            float32[columns.size].
+        """
+        out = np.empty(columns.size, np.float32)
+        kernels.parts(x, self.shift, self.scales, self.linear, offsets, columns, out)
+        return out
+
+    def mean_gradient(self, x: Floats, round: int = 0) -> NDArray[np.float64]:
+        """grad f(x), float64[d], in O(d): not rounded to float32 for each worker."""
+        out = np.empty(self.dimension)
+        kernels.mean(x, self.shift, *self._means, out)
         return out
 
     def loss(self, x: Floats) -> float:
         """f(x), in float64."""
+        return self._value(x, float(self.scales.mean()), float(self.linear.mean()))
+
+    def value(self, rank: int, x: Floats) -> float:
+        """f_i(x), in float64."""
+        return self._value(x, float(self.scales[rank]), float(self.linear[rank]))
+
+    def _value(self, x: Floats, scale: float, linear: float) -> float:
         wide = x.astype(np.float64)
-        quadratic = float(self.scales.mean()) * (wide @ _product(wide)) + self.shift * (wide @ wide)
-        return float(quadratic / 2 - wide[0] * self.linear.mean())
+        # Not BLAS's products, whose last bits depend on its number of threads.
+        quadratic = scale * np.sum(wide * _product(wide)) + self.shift * np.sum(wide * wide)
+        return float(quadratic / 2 - wide[0] * linear)
 
     def smoothness(self) -> Smoothness:
         """L-, L+, L+- and all L_i, exactly."""
@@ -138,11 +166,6 @@ class Quadratics:
         end = half[0] if mean >= 0 else half[-1]
         eigenvalues = self.lam + mean * np.sin(half + end) * np.sin(half - end)
         return -(float(self.linear.mean()) ** 2) / 2 * float(np.sum(first / eigenvalues))
-
-    def _parts(self, x: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """T x and c x in float64, both fresh."""
-        wide = x.astype(np.float64)
-        return _product(wide), self.shift * wide
 
 
 def _product(wide: NDArray[np.float64]) -> NDArray[np.float64]:

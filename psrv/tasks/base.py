@@ -10,9 +10,13 @@ bind(layout)
     Called once, before anything below.
 initial() -> flat
     x_0, a fresh array; the same in every process with the same seed.
-batch(rank, round) -> object
+batch(rank, round, size=None) -> object
     Selects and prepares what ``gradient`` needs; None where all data is used each
-    round. Timed apart, as "data". Any round may be asked for, in any order.
+    round. Timed apart, as "data". Any round may be asked for, in any order. ``size``
+    samples in place of the task's own number (MARINA's dense rounds, ``anchor_batch``);
+    a task without minibatches refuses it. Asked again, the same rank, round and size
+    give the same samples, with the same augmentation: two gradients at different points
+    can be taken on one batch.
 gradient(rank, x, round, batch, out)
     Writes the gradient at ``x`` of this rank's share into ``out``; never writes ``x``,
     and keeps no reference to ``out``. The mean over ranks is what training follows.
@@ -32,7 +36,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +44,9 @@ from psrv.codec.base import Floats
 from psrv.errors import ConfigError
 from psrv.layout import Layout, Tensor
 from psrv.methods import Method, resolve
+
+if TYPE_CHECKING:
+    from psrv.theory import Smoothness
 
 FAMILIES = ("sgd", "momentum", "sign", "adam")
 """Methods whose useful step sizes are of one size, by the shape of their update."""
@@ -97,6 +104,8 @@ class Task(ABC):
         step_sizes: a step size for each of ``FAMILIES``.
         name: the spec that made this task.
         workers: n; the data is sharded over ranks 0 to n - 1.
+        batch_size: samples of a batch; None where all data is used each round.
+        largest_batch: the most samples that every rank can give in one batch.
         tensors: the parameters, in forward order.
     """
 
@@ -109,6 +118,8 @@ class Task(ABC):
     step_sizes: ClassVar[Mapping[str, float]]
 
     tensors: tuple[Tensor, ...]
+    batch_size: int | None = None
+    largest_batch: int = 1
 
     def __init__(self, setup: Setup) -> None:
         if setup.batch is not None and self.default_batch is None:
@@ -136,8 +147,20 @@ class Task(ABC):
     def initial(self) -> Floats:
         """x_0, a fresh float32 array of shape (d,)."""
 
-    def batch(self, rank: int, round: int) -> object:
-        """This rank's data for the round; None where ``gradient`` needs nothing."""
+    def batch(self, rank: int, round: int, size: int | None = None) -> object:
+        """This rank's data for the round; None where ``gradient`` needs nothing.
+
+        Args:
+            size: samples, at most those of the smallest shard; None for the task's own.
+
+        Raises:
+            ConfigError: a size that no shard can fill, or any size where all data is used.
+        """
+        if size is not None:
+            raise ConfigError(
+                f"a batch of {size} samples was asked of task {self.name}, which has no "
+                "minibatches: every gradient is over all data; leave the size out"
+            )
         return None
 
     @abstractmethod
@@ -156,6 +179,12 @@ class Task(ABC):
         """The evaluation's mean loss over all ranks; for one process that plays them all."""
         parts = [self.evaluate(rank, x) for rank in range(self.workers)]
         return sum(p["loss_sum"] for p in parts) / sum(p["count"] for p in parts)
+
+    def smoothness(self) -> Smoothness:
+        """The constants that ``lr="theory"`` needs; ``ConfigError`` where none are known."""
+        raise ConfigError(
+            f"lr is 'theory', but the smoothness of task {self.name} is not known; give a number"
+        )
 
     def default_lr(self, method: Method | str) -> float:
         """A step size that trains this task with ``method``; ``ConfigError`` if unknown."""
@@ -178,7 +207,7 @@ def family(method: Method) -> str:
     Where a plain downlink carries unscaled signs, every coordinate moves by the step size
     itself, so the step must be far smaller than elsewhere.
     """
-    if method.rule == "amsgrad":
+    if method.rule in ("amsgrad", "onebit-adam"):
         return "adam"
     if method.down.compressor == "sign-unscaled":
         return "sign"

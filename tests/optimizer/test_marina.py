@@ -183,6 +183,8 @@ def test_warm_up_of_onebit_adam_can_be_left_out_where_its_variance_was_loaded():
             model, session, method="onebit-adam", lr=0.01, warmup=0
         )
         model.load_state_dict(weights)
+        with pytest.raises(ConfigError, match="warmup is 0 and no state was loaded"):
+            optimizer.step()
         optimizer.load_state_dict(state)
         assert not optimizer.dense_round
         frozen = [optimizer.state[p]["v"].clone() for p in model.parameters()]

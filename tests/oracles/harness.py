@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from oracles import reference
+from oracles.more_methods import ALGORITHMS, Compressed, OnebitAdam
 from psrv.job import Job
 from psrv.layout import Layout, Tensor
 from psrv.methods import METHODS, resolve
@@ -12,6 +13,13 @@ from psrv.simulation import Cluster
 
 NAMES = tuple(METHODS)
 EF_RESCALED = ("dist-ef-sgd", "dist-ef-sgdm")
+SMALL_RUN = {
+    "ef21": {"up_compressor": "top-k:0.1"},
+    "ef21-two-way": {"compressor": "top-k:0.1"},
+    "marina": {"up_compressor": "perm-k", "probability": 0.25},
+    "onebit-adam": {"warmup": 3},
+}
+"""What a method is given so that a small model and a few rounds show all that it does."""
 
 SMALL = (("conv", (5, 7), 0), ("bias", (11,), 0), ("gain", (), 0), ("fc", (64, 3), 0))
 GROUPED = (("conv", (5, 7), 0), ("bias", (11,), 1), ("gain", (), 1), ("fc", (64, 3), 0))
@@ -57,7 +65,10 @@ class Gradients:
 
 def make_job(method, tensors, blocks, decay=0.0, seed=0, bucket_floats=None, **options):
     """A psrv job over (name, shape, group) rows; group k has weight decay ``decay / (k + 1)``."""
-    resolved = method if not isinstance(method, str) else resolve(method, **options)
+    if isinstance(method, str):
+        resolved = resolve(method, **(SMALL_RUN.get(method, {}) | options))
+    else:
+        resolved = method
     rows = tuple(Tensor(*t) for t in tensors)
     groups = 1 + max(t.group for t in rows)
     decays = tuple(decay / (k + 1) for k in range(groups))
@@ -65,6 +76,24 @@ def make_job(method, tensors, blocks, decay=0.0, seed=0, bucket_floats=None, **o
     if bucket_floats is not None:  # jobs have buckets of 4 MiB; small ones need no large model
         job.__dict__["layout"] = Layout.build(rows, blocks, 4 * bucket_floats)
     return job
+
+
+def options_of(m, kind=None):
+    """The options of the transcription ``kind`` of a psrv method."""
+    found = {
+        "momentum": m.momentum, "decoupled": m.decoupled,
+        "beta1": m.beta1, "beta2": m.beta2, "nu": m.nu,
+    }  # fmt: skip
+    kind = kind or ALGORITHMS[m.name]
+    if not isinstance(kind, type):
+        return found
+    if issubclass(kind, Compressed):
+        found |= {"up": m.up.compressor, "down": m.down.compressor}
+        found |= {"init": "dense" if m.up.opening else "compressed"}
+        found |= {"probability": m.up.probability}
+    if issubclass(kind, OnebitAdam):
+        found |= {"warmup": m.up.opening, "eps": m.eps}
+    return found
 
 
 class Pair:
@@ -85,8 +114,8 @@ class Pair:
         m = self.job.method
         cuts = reference.cut(tensors, blocks, bucket_floats or 1 << 20)
         self.reference = reference.Model(
-            kind or reference.ALGORITHMS[m.name], cuts, x, n, self.job.decays, dtype, seed=seed,
-            momentum=m.momentum, decoupled=m.decoupled, beta1=m.beta1, beta2=m.beta2, nu=m.nu,
+            kind or ALGORITHMS[m.name], cuts, x, n, self.job.decays, dtype, seed=seed,
+            **options_of(m, kind),
         )  # fmt: skip
 
     def draw(self):
@@ -140,7 +169,7 @@ def states(cluster):
         if sender.momentum is not None:
             named[f"m_local@{sender.rank}"] = sender.momentum
         if sender.uplink.memory is not None:
-            memory = "h" if method.up.feedback == "markov" else "e"
+            memory = {"markov": "h", "marina": "previous"}.get(method.up.feedback, "e")
             named[f"{memory}@{sender.rank}"] = sender.uplink.memory
     relays = [cluster.aggregator.residual(b.index) for b in buckets]
     for relay in relays:

@@ -7,11 +7,27 @@ import pytest
 
 import psrv
 from oracles import reference
-from oracles.harness import ETAS, GROUPED, LARGE, NAMES, SMALL, Pair, same, states
+from oracles.harness import (
+    ETAS,
+    GROUPED,
+    LARGE,
+    NAMES,
+    SMALL,
+    SMALL_RUN,
+    Pair,
+    options_of,
+    same,
+    states,
+)
+from oracles.more_methods import ALGORITHMS
 from psrv.layout import Layout, Tensor
+from psrv.methods import resolve
 
 WORKERS = (1, 2, 4, 7)
-SIGN_METHODS = ("dist-ef-sgd", "dist-ef-sgdm", "amsgrad-naive", "amsgrad-ef", "cd-adam")
+SIGN_METHODS = (
+    "dist-ef-sgd", "dist-ef-sgdm", "amsgrad-naive", "amsgrad-ef", "cd-adam", "double-squeeze",
+    "onebit-adam",
+)  # fmt: skip
 
 
 def run(pair, rounds):
@@ -36,7 +52,7 @@ def test_method_equals_its_transcription_with_large_blocks(method, n, blocks):
 @pytest.mark.parametrize("method", NAMES)
 def test_every_state_of_the_transcription_is_compared(method):
     pair = Pair(method, n=2)
-    kind = reference.ALGORITHMS[method]
+    kind = ALGORITHMS[method]
     expected = {*kind.STATE, *(f"{name}@{rank}" for name in kind.WORKER for rank in range(2))}
     assert set(states(pair.cluster)) == expected
 
@@ -136,13 +152,14 @@ class Quadratic:
 def test_simulate_equals_the_transcription(method, blocks, n):
     rounds, objective = 12, Quadratic(n=n)
     lr = [ETAS[t % len(ETAS)] for t in range(rounds)]
+    options = SMALL_RUN.get(method, {}) | {"weight_decay": 0.01}
     mine = psrv.simulate(
-        objective, method, workers=n, rounds=rounds, lr=lr, blocks=blocks, seed=9, weight_decay=0.01
+        objective, method, workers=n, rounds=rounds, lr=lr, blocks=blocks, seed=9, **options
     )
     tensors = (("x", (300,), 0),)
     theirs = reference.Model(
-        reference.ALGORITHMS[method], reference.cut(tensors, blocks), objective.initial(), n,
-        [0.01], seed=9,
+        ALGORITHMS[method], reference.cut(tensors, blocks), objective.initial(), n, [0.01],
+        seed=9, **options_of(resolve(method, **options)),
     )  # fmt: skip
     for t in range(rounds):
         x = theirs.get("x")
@@ -153,7 +170,9 @@ def test_simulate_equals_the_transcription(method, blocks, n):
 @pytest.mark.parametrize("method", NAMES)
 def test_twice_the_same_job_gives_the_same_parameters(method):
     digests = {
-        psrv.simulate(Quadratic(), method, workers=4, rounds=5, lr=0.1, seed=s).digest
+        psrv.simulate(
+            Quadratic(), method, workers=4, rounds=5, lr=0.1, seed=s, **SMALL_RUN.get(method, {})
+        ).digest
         for s in (3, 3)
     }
     assert len(digests) == 1

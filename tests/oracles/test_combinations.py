@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from oracles.harness import ETAS, NAMES, Pair, make_job
+from oracles.operators import draws, heads, operator
 from oracles.reference import SERVER, Algorithm
 from psrv.errors import ConfigError
 from psrv.messages import Push
@@ -21,6 +22,7 @@ CHANNELS = (
     *((f, c) for f in ("ef", "markov") for c in ("dense", "sign")),
 )
 RULES = ("sgd", "nesterov", "ef-nesterov", "amsgrad")
+UP_CHANNELS = (*CHANNELS, *(("marina", c) for c in ("dense", "rand-k:0.3", "perm-k")))
 PRESETS = ("sgd", "signum", "dist-ef-sgd", "dist-ef-sgdm")
 """What goes out: g; a moving average; g with rescaled errors; Nesterov's with rescaled errors."""
 
@@ -29,16 +31,20 @@ class Combination(Algorithm):
     """The table of DESIGN section 2, one bucket, nothing fused but where it says one residual.
 
     With rescaled errors in either direction a round of step size 0 sends nothing at all:
-    every memory stays, and a Markov receiver's vector is what it was.
+    every memory stays, and a Markov receiver's vector is what it was. So does the vector that
+    MARINA's next difference is taken to: the receiver has not seen this round's.
     """
 
     RULE_STATE = ("b", "m_decay", "m", "v", "v_max")
     STATE = ("x", *RULE_STATE, "e_server", "h_server", "g_hat", "g_tilde", "r")
-    WORKER = ("e", "h", "m_local")
+    WORKER = ("e", "h", "m_local", "previous")
 
     def __init__(self, *args, method, **options):
         super().__init__(*args, **options)
         self.method = method
+        self.spread = None  # a compressor that workers draw for, such as perm-k
+        if method.up.compressor.startswith(("rand-k", "perm-k")):
+            self.spread = operator(method.up.compressor)
         self.up, self.down = method.up.feedback, method.down.feedback
         self.rescale = METHODS[method.name].up.rescale and "ef" in (self.up, self.down)
 
@@ -63,8 +69,11 @@ class Combination(Algorithm):
             received = self.g_tilde if self.down == "markov" else np.zeros_like(self.x)
         else:
             rho = self.f(self.last_eta / eta) if self.rescale else self.f(1)
-            pushed = [self.uplink(v[i], i, rho) for i in range(self.n)]
-            received = self.downlink(self.mean(pushed), rho)
+            if self.up == "marina":
+                mean = self.marina(v)
+            else:
+                mean = self.mean([self.uplink(v[i], i, rho) for i in range(self.n)])
+            received = self.downlink(mean, rho)
             self.last_eta = eta or self.last_eta
         self.update(received, eta)
 
@@ -80,6 +89,19 @@ class Combination(Algorithm):
         c = self.compress(v - self.h[i], spec, i)
         self.h[i] = self.h[i] + c
         return c
+
+    def marina(self, v):
+        """The estimate: the mean itself, or what it was and the mean of the differences."""
+        if self.t == 0 or heads(self.seed, self.t, self.method.probability):
+            self.g_hat = self.mean(v)
+        else:
+            a = [v[i] - self.previous[i] for i in range(self.n)]
+            step = self.mean(a)
+            if self.spread is not None:
+                step = self.spread.mean(a, draws(self.seed, self.t, self.bucket, self.n))
+            self.g_hat = self.g_hat + step
+        self.previous = v
+        return self.g_hat
 
     def downlink(self, mean, rho):
         spec = self.method.down.compressor
@@ -132,10 +154,13 @@ class Combined(Pair):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_pair_of_channels_equals_its_definition(preset, rule):
-    for (up, up_spec), (down, down_spec) in product(CHANNELS, CHANNELS):
+    for (up, up_spec), (down, down_spec) in product(UP_CHANNELS, CHANNELS):
+        if up == "marina" and up_spec != "dense" and down_spec == "sign-unscaled":
+            continue  # refused: a vote over a sparse uplink
+        more = {"probability": 0.3} if up == "marina" else {}
         method = resolve(
             preset, uplink=up, up_compressor=up_spec, downlink=down, down_compressor=down_spec,
-            rule=rule,
+            rule=rule, **more,
         )  # fmt: skip
         pair = Combined(method)
         for t in range(7):
@@ -144,13 +169,20 @@ def test_every_pair_of_channels_equals_its_definition(preset, rule):
 
 
 def test_doublesqueeze_is_error_feedback_both_ways_with_sgd():
-    method = resolve("sgd", uplink="ef", downlink="ef", compressor="sign")
-    assert not method.up.rescale
-    assert not method.down.rescale
-    pair = Combined(method, n=4)
-    for t in range(20):
-        pair.round([ETAS[t % 10]])
-        assert pair.differences() == []
+    found = set()
+    for preset, options in (
+        ("sgd", {"uplink": "ef", "downlink": "ef", "compressor": "sign"}),
+        ("double-squeeze", {}),
+    ):
+        method = resolve(preset, **options)
+        assert not method.up.rescale
+        assert not method.down.rescale
+        pair = Combined(method, n=4)
+        for t in range(20):
+            pair.round([ETAS[t % 10]])
+            assert pair.differences() == []
+        found.add(pair.cluster.replica.digest())
+    assert len(found) == 1
 
 
 def test_ef21_with_signs_is_a_markov_uplink_and_a_dense_downlink():
@@ -199,7 +231,7 @@ def test_memory_over_an_unscaled_sign_is_refused_with_the_reason(feedback, direc
     ("name", "options", "text"),
     [
         ("adam", {}, "method 'adam' is unknown; expected one of sgd, sgdm"),
-        ("sgd", {"uplink": "marina"}, "uplink 'marina' is unknown; expected one of plain"),
+        ("sgd", {"uplink": "markow"}, "uplink 'markow' is unknown; expected one of plain"),
         ("sgd", {"downlink": ""}, "downlink '' is unknown"),
         ("sgd", {"compressor": "topk"}, "compressor 'topk' is unknown; expected one of dense"),
         ("sgd", {"compressor": "top-k"}, "compressor 'top-k' cannot be: K is ''"),
@@ -237,19 +269,30 @@ def test_what_cannot_work_is_refused_with_the_reason(name, options, text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_are_the_table_of_the_design(name):
-    feedback = {"dist-ef-sgd": "ef", "dist-ef-sgdm": "ef", "amsgrad-ef": "ef", "cd-adam": "markov"}
+    up = {
+        "dist-ef-sgd": "ef", "dist-ef-sgdm": "ef", "amsgrad-ef": "ef", "cd-adam": "markov",
+        "onebit-adam": "ef", "double-squeeze": "ef", "ef21": "markov", "ef21-two-way": "markov",
+        "marina": "marina",
+    }  # fmt: skip
     compressor = {
         "sgd": "dense", "sgdm": "dense", "amsgrad": "dense",
         "signsgd": "sign-unscaled", "signum": "sign-unscaled",
+        "ef21": "top-k:0.01", "ef21-two-way": "top-k:0.01", "marina": "perm-k",
     }  # fmt: skip
-    outgoing = {"signum": "ema", "dist-ef-sgdm": "nesterov"}
-    rule = {"sgdm": "nesterov", "dist-ef-sgdm": "ef-nesterov"}
+    one_way = ("ef21", "marina")
+    outgoing = {"signum": "ema", "dist-ef-sgdm": "nesterov", "onebit-adam": "first-moment"}
+    rule = {"sgdm": "nesterov", "dist-ef-sgdm": "ef-nesterov", "onebit-adam": "onebit-adam"}
     adaptive = "amsgrad" in name or name == "cd-adam"
     method = resolve(name)
+    assert method.up.feedback == up.get(name, "plain")
+    assert method.up.compressor == compressor.get(name, "sign")
+    assert method.down.feedback == ("plain" if name in one_way else method.up.feedback)
+    assert method.down.compressor == ("dense" if name in one_way else method.up.compressor)
     for channel in (method.up, method.down):
-        assert channel.feedback == feedback.get(name, "plain")
-        assert channel.compressor == compressor.get(name, "sign")
         assert channel.rescale == name.startswith("dist-ef")
+        assert channel.opening == int(channel.feedback == "markov" and name.startswith("ef21"))
+    assert method.init == ("dense" if name.startswith("ef21") else "compressed")
+    assert (method.probability, method.warmup, method.eps) == (None, None, 1e-8)
     assert method.outgoing == outgoing.get(name, "gradient")
     assert method.rule == ("amsgrad" if adaptive else rule.get(name, "sgd"))
     assert (method.momentum, method.weight_decay, method.decoupled) == (0.9, 0.0, False)
@@ -267,10 +310,15 @@ def test_an_option_that_is_not_given_keeps_the_presets_value():
 
 
 def test_a_description_gives_the_same_method_back():
-    for preset, (up, down) in product(NAMES, product(CHANNELS, CHANNELS)):
+    for preset, (up, down) in product(NAMES, product(UP_CHANNELS, CHANNELS)):
+        sparse = up[1] in ("rand-k:0.3", "perm-k")
+        if (sparse and down[1] == "sign-unscaled") or (preset, up[0]) == ("onebit-adam", "marina"):
+            continue  # refused
+        more = {"probability": 0.3} if up[0] == "marina" else {}
+        more |= {"warmup": 4} if preset == "onebit-adam" else {}
         method = resolve(
             preset, uplink=up[0], up_compressor=up[1], downlink=down[0], down_compressor=down[1],
-            weight_decay=0.5,
+            weight_decay=0.5, **more,
         )  # fmt: skip
         assert from_description(method.describe()) == method
 

@@ -15,7 +15,9 @@ from psrv.worker.sender import Sender
 
 N = 3
 ROUNDS = ((0.1, 0.2), (0.05, 0.2), (0.05, 0.0), (0.2, 0.1))
-SIGN_METHODS = ("dist-ef-sgd", "dist-ef-sgdm", "amsgrad-naive", "amsgrad-ef", "cd-adam")
+SIGN_METHODS = (
+    "dist-ef-sgd", "dist-ef-sgdm", "amsgrad-naive", "amsgrad-ef", "cd-adam", "double-squeeze",
+)  # fmt: skip
 
 
 def remembered(replica, senders, relays):
@@ -48,14 +50,13 @@ class Core:
     """Senders, relays and replica in the processes' order: bucket by bucket, then commit."""
 
     def __init__(self, method):
-        job = make_job(method, GROUPED, 7, decay=0.01)
+        job = make_job(method, GROUPED, 7, decay=0.01, seed=3)
         self.layout = job.layout
         self.decays = job.decays
-        self.senders = [Sender(job.method, self.layout, 3, rank, N) for rank in range(N)]
-        self.relays = [
-            Relay(job.method.up, job.method.down, b, job.seed, N) for b in self.layout.buckets
-        ]
         self.replica = Replica(job.method, self.layout, job.seed)
+        shared = self.replica.rule.state
+        self.senders = [Sender(job.method, self.layout, 3, r, N, shared) for r in range(N)]
+        self.relays = [Relay(job.method.up, job.method.down, b, 3, N) for b in self.layout.buckets]
         self.round = 0
 
     def write(self, gradients):

@@ -2,7 +2,7 @@
 
 Before each round the float64 transcription takes over psrv's state, so that errors do not
 pile up: what is compared is one round. For CD-Adam it is the paper's Algorithm 1 with g-hat
-and g-tilde stored apart.
+and g-tilde stored apart, and so for EF21 two ways.
 
 A sign is discontinuous: where rounding decides one, the two part for good reasons. Such a
 coordinate must be within the tolerance of zero; its block is then set aside for this round,
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from oracles import reference
-from oracles.harness import GROUPED, LARGE, NAMES, SMALL, Pair, states
+from oracles.harness import GROUPED, LARGE, NAMES, SMALL, Pair, options_of, states
+from oracles.more_methods import ALGORITHMS, SPARSE, Ef21TwoWayApart
 from oracles.reference import SERVER
 
 TOLERANCE = 8 * 2.0**-24
@@ -26,16 +27,19 @@ SET_ASIDE = 1e-3
 """Of all coordinates and rounds, at most this share."""
 
 
+APART = {"cd-adam": reference.CdAdamApart, "ef21-two-way": Ef21TwoWayApart}
+
+
 class Twin(Pair):
     """psrv, its float32 transcription, and the algorithm in float64."""
 
-    def __init__(self, method, tensors, blocks, n):
-        super().__init__(method, tensors, blocks, n, decay=0.01)
+    def __init__(self, method, tensors, blocks, n, **options):
+        super().__init__(method, tensors, blocks, n, decay=0.01, **options)
         m = self.job.method
-        kind = reference.CdAdamApart if method == "cd-adam" else reference.ALGORITHMS[method]
+        kind = APART.get(m.name, ALGORITHMS[m.name])
         self.exact = reference.Model(
             kind, self.reference.cuts, self.reference.get("x"), n, self.job.decays, np.float64,
-            seed=5, momentum=m.momentum, beta1=m.beta1, beta2=m.beta2, nu=m.nu,
+            seed=5, **options_of(m),
         )  # fmt: skip
 
     def compare_round(self, etas, g=None):
@@ -89,6 +93,8 @@ class Twin(Pair):
         """
         size = np.max(np.abs(g), axis=0).astype(np.float64)
         aside = np.zeros(size.size, bool)
+        if self.job.method.name in SPARSE:
+            return self.gain() * (size + self.largest(magnitude)), aside
         senders = [*range(self.n), SERVER]
         mine = {who: self.given(self.reference, who) for who in senders}
         theirs = {who: self.given(self.exact, who) for who in senders}
@@ -107,6 +113,19 @@ class Twin(Pair):
             size = np.maximum(size, 1)
         return size, aside
 
+    def gain(self):
+        """What the chosen coordinates are multiplied by, at most."""
+        method = self.job.method
+        if method.name != "marina":
+            return 1.0
+        omegas = [method.up.codec().omega(b.blocks, self.n) for b in self.job.layout.buckets]
+        return 1.0 + max(omegas)
+
+    @staticmethod
+    def largest(magnitude):
+        """The largest number that any worker or the server remembers of each coordinate."""
+        return np.max([v for name, v in magnitude.items() if name != "x"], axis=0)
+
     def sizes(self, size, magnitude, etas):
         """What the errors of x, v and v-hat are relative to; ``size`` for the received u."""
         method, get = self.job.method, self.exact.get
@@ -120,6 +139,14 @@ class Twin(Pair):
             root = np.sqrt(get("v_max") + method.nu)
             step = (u + magnitude["m"]) / root + np.abs(get("m")) * v / root**3
             return {"x": magnitude["x"] + eta * step, "m": u + magnitude["m"], "v": v, "v_max": v}
+        if method.rule == "onebit-adam":
+            m, root = magnitude["m"] + u, np.sqrt(get("v"))
+            received = np.abs(get("m")) + lam * magnitude["x"]
+            v = 2 * (1 - method.beta2) * received * u + get("v")
+            below = root + method.eps
+            with np.errstate(invalid="ignore", divide="ignore"):
+                step = m / below + np.where(root > 0, np.abs(get("m")) * v / (root * below**2), 0)
+            return {"x": magnitude["x"] + eta * step, "m": m, "v": u * u + get("v")}
         step = u + magnitude.get("b", 0) + magnitude.get("m_decay", 0)
         return {"x": magnitude["x"] + eta * step, "b": step, "m_decay": step}
 

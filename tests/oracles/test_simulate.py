@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import psrv
-from oracles.harness import EF_RESCALED, GROUPED, NAMES, Pair
+from oracles.harness import EF_RESCALED, GROUPED, NAMES, SMALL_RUN, Pair
+from oracles.more_methods import SPARSE
+from psrv.codec.base import Draw
 from psrv.errors import ConfigError, NonFiniteError
 from psrv.layout import BLOCK
 
@@ -47,11 +49,13 @@ class Together(Objective):
 
 def run(objective=None, **options):
     defaults = {"method": "cd-adam", "workers": 3, "rounds": 5, "lr": 0.05, "blocks": 32}
+    defaults |= SMALL_RUN.get(options.get("method"), {})
     return psrv.simulate(objective or Objective(), **(defaults | options))
 
 
 def expected_payload(method, d, blocks):
-    """DESIGN section 6: bytes of one payload of one tensor."""
+    """DESIGN section 6: bytes of one payload of one tensor; those of MARINA and EF21 change from
+    round to round, see test_rounds.py."""
     if method in ("sgd", "sgdm", "amsgrad"):
         return 4 * d
     if method in ("signsgd", "signum"):
@@ -62,10 +66,12 @@ def expected_payload(method, d, blocks):
 
 
 @pytest.mark.parametrize("blocks", [7, 32, "tensor", "global"])
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", [name for name in NAMES if name not in SPARSE])
 def test_payload_bytes_are_those_predicted(method, blocks):
     history = run(method=method, blocks=blocks, lr=[0.1, 0.0, 0.2, 0.1, 0.0]).history
     expected = np.full(5, float(expected_payload(method, D, blocks)))
+    if method == "onebit-adam":
+        expected[: SMALL_RUN[method]["warmup"]] = 4 * D
     if method in EF_RESCALED:  # silent while the step size is zero
         expected[[1, 4]] = 0
     assert np.array_equal(history["payload_up"], expected)
@@ -74,12 +80,29 @@ def test_payload_bytes_are_those_predicted(method, blocks):
 
 @pytest.mark.parametrize("method", NAMES)
 def test_predicted_bytes_are_sent_by_several_buckets(method):
-    pair = Pair(method, GROUPED, blocks=7, n=3)
-    up, down = pair.job.method.up, pair.job.method.down
-    for etas in ([0.1, 0.2], [0.1, 0.0], [0.0, 0.0]):
-        buckets = [(b, etas[b.group]) for b in pair.job.layout.buckets]
-        predicted = sum(up.payload_bytes(*b) for b in buckets)
-        assert pair.round(etas) == (predicted, sum(down.payload_bytes(*b) for b in buckets))
+    n = 3
+    pair = Pair(method, GROUPED, blocks=7, n=n)
+    up, down, seed = pair.job.method.up, pair.job.method.down, pair.job.seed
+    for t, etas in enumerate(([0.1, 0.2], [0.1, 0.0], [0.0, 0.0], [0.1, 0.1])):
+        ups = [
+            up.payload_bytes(b, etas[b.group], Draw(seed, t, b.index, rank, n))
+            for b in pair.job.layout.buckets
+            for rank in range(n)
+        ]
+        downs = [
+            down.payload_bytes(b, etas[b.group], Draw(seed, t, b.index))
+            for b in pair.job.layout.buckets
+        ]
+        sent_up, sent_down = pair.round(etas)
+        for sent, predicted, channel, senders in (
+            (sent_up, ups, up, n),
+            (sent_down, downs, down, 1),
+        ):
+            if None in predicted:  # top-k: the data decide
+                bounds = (channel.payload_bound(b, n) for b in pair.job.layout.buckets)
+                assert 0 < sent <= sum(bounds)
+            else:
+                assert int(sent) == sum(predicted) // senders
 
 
 def test_default_blocks_are_32768_long():

@@ -51,6 +51,55 @@ def test_every_kind_of_compressor_agrees_over_sockets(chosen, tmp_path, runs):
     assert digest == expected["replica_digest"]
 
 
+LATER = [
+    ("marina", {"probability": 0.3}),
+    ("marina", {"up_compressor": "perm-k:groups=2/natural"}),
+    ("marina", {"up_compressor": "rand-k:0.1/natural", "weight_decay": 0.01}),
+    ("ef21", {"up_compressor": "top-k:0.05"}),
+    ("ef21-two-way", {"compressor": "top-k:0.05"}),
+    ("ef21-two-way", {"compressor": "top-k:0.05", "init": "compressed"}),
+    ("onebit-adam", {"warmup": 3, "weight_decay": 0.01}),
+    ("double-squeeze", {"blocks": "tensor"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), LATER, ids=[f"{m}-{'-'.join(map(str, o.values()))}" for m, o in LATER]
+)
+def test_methods_whose_rounds_differ_agree_over_sockets(method, options, tmp_path, runs):
+    """Dense rounds and compressed ones, in both: the bytes tell that there were both."""
+    options = {"workers": 3, "rounds": 9, "seed": 2, **options}
+    task = "quadratic:d=20k,noise=0.5"
+    found = threaded(JobConfig(method=method, task=task, **options), tmp_path)
+    expected = runs.simulated(method, task, **options)
+    assert digest_of(found) == expected["replica_digest"]
+    assert found["final"] == expected["final"]
+    sent = {way: found["bytes_per_worker_round"][way] for way in ("payload_up", "payload_down")}
+    for way, size in sent.items():  # the simulation counts whole bytes per worker in each round
+        assert abs(size - expected["bytes_per_worker_round"][way]) < 1
+    dense = 4 * 20_000
+    if method != "double-squeeze":
+        mixed = dense if options.get("init") == "compressed" else dense / 9
+        assert (sent["payload_up"] > mixed) == (options.get("init") != "compressed")
+        assert sent["payload_up"] < dense
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("options", [{}, {"anchor_batch": 40, "probability": 0.25}], ids=str)
+def test_marina_on_minibatches_agrees_over_sockets(options, tmp_path, runs):
+    """Both gradients of a compressed round on one batch; dense rounds on a larger one."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    options = {"workers": 2, "rounds": 12, "seed": 3, "batch": 8, **options}
+    found = threaded(JobConfig(method="marina", task="digits", **options), tmp_path)
+    expected = runs.simulated("marina", "digits", **options)
+    assert digest_of(found) == expected["replica_digest"]
+    assert found["final"] == expected["final"]
+    for way in ("payload_up", "payload_down"):
+        gap = found["bytes_per_worker_round"][way] - expected["bytes_per_worker_round"][way]
+        assert abs(gap) < 1
+
+
 @pytest.mark.torch
 def test_network_on_real_data_agrees(runs):
     pytest.importorskip("torch")

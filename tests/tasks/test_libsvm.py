@@ -247,3 +247,52 @@ def test_real_files_have_their_published_sizes(data, bound, name, rows, features
 def test_regression_targets_are_refused(data):
     with pytest.raises(DataError, match=r"distinct labels .* expected two classes"):
         make_task("libsvm:mg", workers=2, data=data)
+
+
+def gradients_one_by_one(task, x):
+    rows = np.empty((task.workers, task.dimension), np.float32)
+    for rank, out in enumerate(rows):
+        task.gradient(rank, x, 0, None, out)
+    return rows
+
+
+@pytest.mark.parametrize("workers", [1, 3, 7])
+@pytest.mark.parametrize("points", [1, 2, 8, 9])
+def test_all_gradients_in_one_pass_have_the_bits_of_each(bound, folder, workers, points):
+    task = bound("libsvm:tiny,features=6", workers=workers, data=folder)
+    at = np.random.default_rng(points).normal(size=(points, 6)).astype(np.float32)
+    at[0, 1] = -0.0
+    found = task.gradients_at(at)
+    assert found.shape == (points, workers, 6)
+    for x, rows in zip(at, found, strict=True):
+        assert rows.tobytes() == gradients_one_by_one(task, x).tobytes()
+        assert rows.tobytes() == task.gradients(x, 0).tobytes()
+
+
+def test_all_gradients_in_one_pass_on_real_rows(data, bound):
+    task = bound("libsvm:mushrooms", workers=20, data=data)
+    at = np.random.default_rng(0).normal(size=(3, task.dimension)).astype(np.float32)
+    found = task.gradients_at(at)
+    for x, rows in zip(at, found, strict=True):
+        assert rows.tobytes() == gradients_one_by_one(task, x).tobytes()
+
+
+def test_shuffled_rows_are_the_same_rows_in_an_order_of_the_seed(bound, folder):
+    def parts(spec, seed=0):
+        task = bound(spec, workers=7, data=folder, seed=seed)
+        assert task.loss(X) == pytest.approx(np.mean([value(slice(i, i + 1), X) for i in range(7)]))
+        return gradients_one_by_one(task, X)
+
+    shuffled = bound("libsvm:tiny,order=shuffled", workers=7, data=folder)
+    assert np.array_equal(shuffled.gradients(X, 0), gradients_one_by_one(shuffled, X))
+    file, drawn = parts("libsvm:tiny,order=file"), parts("libsvm:tiny,order=shuffled")
+    assert np.array_equal(file, parts("libsvm:tiny"))
+    assert not np.array_equal(file, drawn)
+    assert sorted(map(tuple, file.tolist())) == sorted(map(tuple, drawn.tolist()))
+    assert np.array_equal(drawn, parts("libsvm:tiny,order=shuffled"))
+    assert not np.array_equal(drawn, parts("libsvm:tiny,order=shuffled", seed=1))
+
+
+def test_unknown_order_is_refused(bound, folder):
+    with pytest.raises(ConfigError, match="order is 'random'; expected file or shuffled"):
+        bound("libsvm:tiny,order=random", workers=3, data=folder)
