@@ -12,6 +12,7 @@ from typing import Any
 
 from psrv.errors import ConfigError
 from psrv.tasks.base import Option, Setup, Task
+from psrv.tasks.cifar import Cifar10
 from psrv.tasks.digits import Digits
 from psrv.tasks.libsvm import LogisticRegression
 from psrv.tasks.mnist import Mnist
@@ -22,6 +23,7 @@ from psrv.tasks.synthetic import Synthetic
 TASKS: Mapping[str, type[Task]] = {
     "digits": Digits,
     "mnist": Mnist,
+    "cifar10": Cifar10,
     "libsvm": LogisticRegression,
     "quadratic": Quadratic,
     "synthetic": Synthetic,

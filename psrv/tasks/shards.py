@@ -6,6 +6,9 @@ through its shard in a new order. A batch is always full: what is left of a shar
 the end of an epoch is dropped, and since the order changes, it is others next time.
 An epoch has the same number of rounds on every worker.
 
+A batch of another size (MARINA's dense rounds) is drawn from the shard for that round
+alone, without repetition, and does not move the epochs' order on.
+
 The orders come from raw Philox output, whose stream NumPy promises not to change, and
 not from ``Generator.permutation``, which may: workers with different NumPy versions
 must still deal the same disjoint shards.
@@ -20,6 +23,7 @@ from psrv.errors import ConfigError
 
 _DEAL = 1
 _EPOCH = 2
+_OTHER = 8
 
 
 class Shards:
@@ -50,7 +54,9 @@ class Shards:
                 f"{samples} training samples, so batch must be 1 to {smallest}"
             )
         self.workers = workers
+        self.task = task
         self.size = batch
+        self.smallest = smallest
         self.seed = seed
         self.rounds_per_epoch = smallest // batch
         self._dealt = permutation(samples, _DEAL, seed, 0, 0)
@@ -60,8 +66,25 @@ class Shards:
         """The samples of a worker: int64, shape (N // n or one more,), in no useful order."""
         return self._dealt[rank :: self.workers]
 
-    def batch(self, rank: int, round: int) -> NDArray[np.int64]:
-        """The samples of a worker in a round: int64, shape (batch,)."""
+    def batch(self, rank: int, round: int, size: int | None = None) -> NDArray[np.int64]:
+        """The samples of a worker in a round: int64, shape (size,), none of them twice.
+
+        Args:
+            size: 1 to floor(N / n); None, or the size given at the start, is the round's
+                place in the epoch. Any other is a draw of its own from the whole shard, of
+                which a smaller size takes the first.
+
+        Raises:
+            ConfigError: a size that not every shard can fill.
+        """
+        if size is not None and size != self.size:
+            if not 1 <= size <= self.smallest:
+                raise ConfigError(
+                    f"task {self.task}: a batch of {size} was asked for; a worker's shard holds "
+                    f"{self.smallest} training samples, so it must be 1 to {self.smallest}"
+                )
+            rows = self.rows(rank)
+            return rows[permutation(rows.size, _OTHER, self.seed, round, rank)[:size]]
         epoch, step = divmod(round, self.rounds_per_epoch)
         known, order = self._orders.get(rank, (-1, self._dealt))
         if known != epoch:

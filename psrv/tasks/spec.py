@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from psrv.errors import ConfigError
@@ -93,6 +93,25 @@ def read_index(text: str) -> int:
     if not text.strip().isdecimal():
         raise ValueError("a whole number of at least 0")
     return int(text)
+
+
+def read_switch(text: str) -> bool:
+    """``yes`` or ``no``; also ``true`` and ``false``, in any case."""
+    switches = {"yes": True, "true": True, "no": False, "false": False}
+    if text.strip().lower() not in switches:
+        raise ValueError("yes or no")
+    return switches[text.strip().lower()]
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """A reader of one of some names."""
+
+    def read(text: str) -> str:
+        if text.strip() not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return text.strip()
+
+    return read
 
 
 def read_number(text: str) -> float:

@@ -69,3 +69,33 @@ def test_more_workers_than_samples_is_refused():
 def test_batch_that_no_shard_can_fill_is_refused(batch):
     with pytest.raises(ConfigError, match=r"shard holds 10 of the 43 .* 1 to 10"):
         Shards(43, workers=4, batch=batch, seed=0, task="t")
+
+
+def test_batch_of_another_size_depends_on_the_key_alone():
+    shards, other = (Shards(103, workers=4, batch=5, seed=7, task="t") for _ in range(2))
+    wanted = [(rank, t, size) for rank in range(4) for t in (0, 1, 9) for size in (1, 6, 25)]
+    found = {key: shards.batch(*key) for key in wanted}
+    for key in reversed(wanted):
+        rank, t, size = key
+        assert np.array_equal(other.batch(*key), found[key])
+        assert found[key].shape == (size,)
+        assert np.unique(found[key]).size == size
+        assert np.isin(found[key], shards.rows(rank)).all()
+        assert np.array_equal(found[key], found[rank, t, 25][:size])
+    assert len({tuple(found[rank, t, 6]) for rank, t, _ in wanted}) == 12
+
+
+def test_batch_of_another_size_leaves_the_epochs_as_they_are():
+    plain, mixed = (Shards(60, workers=2, batch=4, seed=3, task="t") for _ in range(2))
+    for t in range(20):
+        mixed.batch(1, t, 11)
+        assert np.array_equal(mixed.batch(1, t), plain.batch(1, t))
+        assert np.array_equal(mixed.batch(1, t, 4), plain.batch(1, t))
+
+
+def test_all_of_a_shard_is_a_batch_and_more_is_refused():
+    shards = Shards(43, workers=4, batch=2, seed=0, task="t")
+    assert np.array_equal(np.sort(shards.batch(3, 5, 10)), np.sort(shards.rows(3)))
+    for size in (0, -1, 11):
+        with pytest.raises(ConfigError, match=r"task t: a batch of .* holds 10 .* 1 to 10"):
+            shards.batch(0, 0, size)

@@ -8,7 +8,14 @@ from psrv.errors import ConfigError, DataError, PsrvError
 from psrv.methods import METHODS
 from psrv.tasks import TASKS, make_task, task_class
 from psrv.tasks.base import share
-from psrv.tasks.spec import read_count, read_index, read_number, read_seconds, split_spec
+from psrv.tasks.spec import (
+    read_count,
+    read_index,
+    read_number,
+    read_seconds,
+    read_switch,
+    split_spec,
+)
 
 
 def test_spec_splits_into_name_argument_and_pairs():
@@ -73,13 +80,25 @@ def test_numbers_are_finite_and_not_negative():
             read_index(text)
 
 
+def test_switches_are_yes_or_no_in_any_case():
+    assert [read_switch(text) for text in ("yes", "True", "NO", " false ")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "setup", "says"),
     [
-        ("nosuch", {}, "digits, mnist, libsvm:NAME, quadratic, synthetic:D"),
+        ("nosuch", {}, "digits, mnist, cifar10, libsvm:NAME, quadratic, synthetic:D"),
         ("", {}, "no task named ''"),
         ("quadratic:q=1", {}, "no option 'q'; its options: d, lam, noise"),
-        ("digits:d=1", {}, "no option 'd'; its options: none"),
+        ("digits:d=1", {}, "no option 'd'; its options: device"),
+        ("digits:device=tpu", {}, "device is 'tpu'; expected one of auto, cpu, cuda"),
+        ("cifar10:augment=maybe", {}, "augment is 'maybe'; expected yes or no"),
+        ("cifar10:model=vgg", {}, "expected one of cnn, resnet8, resnet20"),
         ("quadratic:7", {}, "takes no argument"),
         ("synthetic", {}, "synthetic:D"),
         ("libsvm", {}, "libsvm:NAME"),
@@ -114,7 +133,7 @@ def test_defaults_are_known_without_building():
     assert task_class("mnist").default_rounds == 936
     assert task_class("mnist").default_batch == 32
     assert task_class("libsvm:a9a").default_batch is None
-    assert [n for n, t in TASKS.items() if t.needs_torch] == ["digits", "mnist"]
+    assert [n for n, t in TASKS.items() if t.needs_torch] == ["digits", "mnist", "cifar10"]
 
 
 def test_every_method_has_a_step_size():
