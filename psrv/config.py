@@ -12,8 +12,8 @@ SLURM_NTASKS, and only gives a worker's rank and the number of workers.
 
 A configuration file may be shared by servers and workers: each reads the options it
 knows. A ``job.json`` that an earlier run left is such a file too. This module is the only
-one that reads variables of psrv in ``os.environ``. Whatever cannot work raises ``ConfigError`` (exit code 2)
-with one line: the option, the value found, and what is expected.
+one that reads psrv's variables from ``os.environ``. Whatever cannot work raises
+``ConfigError`` (exit code 2) with one line: the option, the value found, and what is expected.
 """
 
 from __future__ import annotations

@@ -34,19 +34,22 @@ def simulated(out: Path, **options: object) -> dict:
     return json.loads((out / "summary.json").read_text())
 
 
-def mnist_accuracy(folder: Path, method: str, lr: float) -> float:
-    """Mean test accuracy over the seeds, in percent."""
+def mnist_accuracy(
+    folder: Path, method: str, lr: float, seeds: tuple[int, ...] = SEEDS, **options: object
+) -> float:
+    """Mean test accuracy over the seeds, in percent, after two epochs."""
     data = data_with("train-images-idx3-ubyte")
     found = []
-    for seed in SEEDS:
-        out = folder / f"{method}-{seed}"
+    for seed in seeds:
+        out = folder / "-".join(map(str, (method, *options.values(), seed))).replace("/", "_")
         out.mkdir()
         summary = simulated(
-            out, task="mnist", method=method, workers=4, rounds=936, batch=32, lr=lr,
-            blocks="tensor", seed=seed, data=data, eval_every=936,
+            out, task="mnist", method=method, workers=4, rounds=936, batch=32, lr=lr, seed=seed,
+            data=data, eval_every=936, **{"blocks": "tensor"} | options,
         )  # fmt: skip
         found.append(100 * summary["final"]["accuracy"])
-    print(f"{method} on mnist, step {lr}: {', '.join(f'{a:.2f}' for a in found)} %")
+    told = f"{method} {options}" if options else method
+    print(f"{told} on mnist, step {lr}: {', '.join(f'{a:.2f}' for a in found)} %")
     return mean(found)
 
 
@@ -62,6 +65,22 @@ def test_cd_adam_within_a_point_and_a_half_of_amsgrad(tmp_path: Path) -> None:
     compressed = mnist_accuracy(tmp_path, "cd-adam", 0.001)
     assert full > 97
     assert compressed >= full - 1.5
+
+
+def test_onebit_adam_within_half_a_point_of_amsgrad(tmp_path: Path) -> None:
+    full = mnist_accuracy(tmp_path, "amsgrad", 0.001)
+    compressed = mnist_accuracy(tmp_path, "onebit-adam", 0.001, eps=1e-4, warmup=140)
+    assert compressed >= full - 0.5
+
+
+def test_onebit_adam_with_a_small_eps_does_not_diverge(tmp_path: Path) -> None:
+    """Where v is frozen at 0 a scaled sign would be divided by eps alone."""
+    assert mnist_accuracy(tmp_path, "onebit-adam", 0.001, (0,), eps=1e-8, warmup=140) > 90
+
+
+def test_ef21_two_way_learns_from_a_compressed_start(tmp_path: Path) -> None:
+    options = {"compressor": "top-k:0.016", "init": "compressed", "blocks": "global"}
+    assert mnist_accuracy(tmp_path, "ef21-two-way", 0.1, (0,), **options) >= 92
 
 
 A9A = {"task": "libsvm:a9a", "workers": 20, "blocks": "global", "lr": 0.001}
