@@ -20,7 +20,7 @@ import typer
 
 from psrv.commands.flags import with_flags
 from psrv.config import ConnectConfig, JobConfig, ServerConfig
-from psrv.errors import PsrvError, printable
+from psrv.errors import ConfigError, PsrvError, printable
 
 EPILOG = (
     "An option not given is looked up in the environment as PSRV_NAME (PSRV_WEIGHT_DECAY for "
@@ -144,6 +144,68 @@ def demo(
     from psrv.commands.demo import demo as run
 
     run(out, quick)
+
+
+@app.command()
+def repro(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="An experiment; see --list.")
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Show the experiments and the data they need.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="What takes minutes; the default.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="The paper's setting, or the nearest to it.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder (default runs/repro/NAME).", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the data files are.", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of seeds.", show_default=False),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Cells at once (default: cores).", show_default=False),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if what should hold does not.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw away what an earlier run left.")
+    ] = False,
+) -> None:
+    """Reproduce an experiment of a paper: its claims beside what is measured.
+
+    psrv repro hessian-variance --data DIR
+    """
+    from psrv.commands import repro as command
+
+    if listing:
+        command.list_experiments(data)
+        return
+    if name is None:
+        raise ConfigError("no experiment was named; 'psrv repro --list' shows them")
+    if quick and full:
+        raise ConfigError("--quick and --full were both given; expected one of them")
+    command.repro(
+        name,
+        full=full,
+        out=out,
+        data=data,
+        seeds=seeds,
+        processes=processes,
+        check=check,
+        fresh=fresh,
+    )
 
 
 _bench = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,184 @@
+"""The cells and runs: step sizes, the comparison, timed iterations, MNIST, the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from psrv.repro.cdadam_cifar.setting import (
+    DROPS,
+    TUNING_SEED,
+    VARIANTS,
+    WEIGHT_DECAY,
+    Digits,
+    Images,
+    Variant,
+)
+from psrv.repro.learning import Result, train, tuned
+from psrv.repro.runs import RunFiles
+from psrv.repro.study import Study
+
+Results = dict[str, list[Result]]
+"""Name of a variant -> results over the seeds."""
+
+
+def warmup(variant: Variant, rounds: int) -> int:
+    """T_1 in rounds; 0 for methods without."""
+    share = variant.options.get("warmup")
+    return 0 if share is None else max(1, round(share * rounds))
+
+
+def options(variant: Variant, rounds: int, **more: Any) -> dict[str, Any]:
+    """Options of the method in a run of so many rounds."""
+    found = {**variant.options, **more}
+    if "warmup" in found:
+        found["warmup"] = warmup(variant, rounds)
+    return found
+
+
+def common(study: Study, images: Images, variant: Variant, rounds: int) -> dict[str, Any]:
+    """Arguments of ``train`` without the step size and the seed."""
+    return {
+        "task": images.task,
+        "method": variant.method,
+        "workers": images.workers,
+        "rounds": rounds,
+        "drops": [list(drop) for drop in DROPS],
+        "batch": images.batch,
+        "blocks": variant.blocks,
+        "data": None if study.data is None else str(study.data),
+        "evaluations": images.evaluations,
+        "options": options(variant, rounds, weight_decay=WEIGHT_DECAY),
+    }
+
+
+def tune(study: Study, images: Images) -> dict[str, float]:
+    """Step size of every variant; shown in a table."""
+    short = images.tune_rounds
+    steps, results = tuned(
+        study,
+        {name: images.grids[variant.family] for name, variant in VARIANTS.items()},
+        {
+            name: common(study, images, variant, short) | {"seed": TUNING_SEED, "evaluations": 0}
+            for name, variant in VARIANTS.items()
+        },
+    )
+    rows = []
+    for name, variant in VARIANTS.items():
+        tried = (
+            f"{lr:g}: {100 * (r['accuracy'] or [0.0])[-1]:.1f} %" for lr, r in results[name].items()
+        )
+        paper = "0.1" if variant.family == "sgd" else "0.0001"
+        rows.append([variant.label, ", ".join(tried), f"{steps[name]:g}", paper])
+    study.table(
+        "Step sizes",
+        ["method", "tried: accuracy of a short run", "taken", "the paper's"],
+        rows,
+        note=f"{short} rounds, seed {TUNING_SEED}",
+    )
+    study.figure("steps", steps)
+    return steps
+
+
+def compare(study: Study, images: Images, steps: Mapping[str, float]) -> Results:
+    """Figures 1, 3, 5 and 6: every variant, with its step size, over the seeds."""
+    cells = {}
+    for seed in study.seeds:
+        for name, variant in VARIANTS.items():
+            cells[f"images-{name}-seed{seed}"] = {
+                **common(study, images, variant, images.rounds),
+                "lr": steps[name],
+                "seed": seed,
+                "norm_every": images.norm_every,
+                "watched": ["global", "tensor"] if variant.method == "cd-adam" else [],
+                "watched_epoch": images.epoch,
+            }
+    found = study.cells(train, cells)
+    return {name: [found[f"images-{name}-seed{seed}"] for seed in study.seeds] for name in VARIANTS}
+
+
+def timed(study: Study, images: Images, steps: Mapping[str, float]) -> dict[str, RunFiles]:
+    """Table 2's time of an iteration: a short run of processes over sockets, by variant."""
+    rounds = images.timed_rounds
+    return {
+        name: study.launch(
+            f"timed-{name}",
+            task=images.task,
+            method=variant.method,
+            workers=images.workers,
+            rounds=rounds,
+            batch=images.batch,
+            lr=steps[name],
+            blocks=variant.blocks,
+            eval_every=rounds,
+            # All rounds of 1-bit Adam after the first are compressed: those are what counts.
+            **(options(variant, rounds) | ({"warmup": 1} if "warmup" in variant.options else {})),
+        )
+        for name, variant in VARIANTS.items()
+        if name != "cd-adam-blocks"
+    }
+
+
+def ablate(
+    study: Study, images: Images, steps: Mapping[str, float]
+) -> dict[tuple[int, int], Result]:
+    """Figure 11: CD-Adam with fewer workers, and with smaller batches; one seed."""
+    variant = VARIANTS["cd-adam"]
+    cells = {
+        f"ablation-n{workers}-batch{batch}": {
+            **common(study, images, variant, images.rounds),
+            "workers": workers,
+            "batch": batch,
+            "lr": steps["cd-adam"],
+            "seed": study.seeds[0],
+        }
+        for workers, batch in images.ablation
+    }
+    found = study.cells(train, cells)
+    return {
+        (workers, batch): found[f"ablation-n{workers}-batch{batch}"]
+        for workers, batch in images.ablation
+    }
+
+
+DIGIT_RUNS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "amsgrad": ("amsgrad", "AMSGrad", {}),
+    "onebit-1e-4": ("onebit-adam", "1-bit Adam, eps 1e-4", {"eps": 1e-4}),
+    "onebit-1e-8": ("onebit-adam", "1-bit Adam, eps 1e-8", {"eps": 1e-8}),
+    "ef21": ("ef21-two-way", "EF21 two-way, top-k", dict(VARIANTS["ef21"].options)),
+}
+"""Name -> method, label, options, of the runs on MNIST."""
+
+
+def digit_runs(study: Study, digits: Digits) -> Results:
+    """Two epochs of MNIST with each of ``DIGIT_RUNS``, over the seeds, constant step size."""
+    onebit = VARIANTS["onebit-adam"]
+    cells = {
+        f"mnist-{name}-seed{seed}": {
+            "task": digits.task,
+            "method": method,
+            "workers": digits.workers,
+            "rounds": digits.rounds,
+            "batch": digits.batch,
+            "blocks": "tensor",
+            "lr": digits.ef21_lr if method == "ef21-two-way" else digits.lr,
+            "seed": seed,
+            "data": None if study.data is None else str(study.data),
+            "evaluations": 2,
+            "options": more
+            | ({"warmup": warmup(onebit, digits.rounds)} if method == "onebit-adam" else {}),
+        }
+        for name, (method, _, more) in DIGIT_RUNS.items()
+        for seed in _seeds_of(study, name)
+    }
+    found = study.cells(train, cells)
+    return {
+        name: [found[f"mnist-{name}-seed{seed}"] for seed in _seeds_of(study, name)]
+        for name in DIGIT_RUNS
+    }
+
+
+def _seeds_of(study: Study, name: str) -> tuple[int, ...]:
+    """Of what is claimed of every run, not of a mean, the quick setting has one run."""
+    every = study.full or name in ("amsgrad", "onebit-1e-4")
+    return study.seeds if every else study.seeds[:1]

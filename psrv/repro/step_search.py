@@ -1,0 +1,154 @@
+"""The permutation paper's grid search: the theorem's step size times a power of two, best shown.
+
+A *race* is one simulated run to a target: relative squared gradient norm. Its score is the bits
+that one worker has sent until then. ``search`` finds the multiplier with the fewest: from a
+first guess it doubles while that helps, and where the guess itself is no success it halves.
+
+The rule. A multiplier's score is the mean of its races' bits over the search's seeds, and no
+number where one of them diverges or needs more than ``most_bits``. Doubling goes on until a
+multiplier is worse than the best so far, or none; halving likewise, and only where doubling
+found nothing beyond the first guess. So every multiplier but the best has a worse neighbour.
+
+Source: Szlendak, Tyurin and Richtarik 2022 (permutation compressors), sections 5.1 and A.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from psrv.crowd.history import Record, Target
+from psrv.errors import NonFiniteError
+from psrv.repro.cell_process import progress
+from psrv.simulation import simulate
+
+POINTS = 160
+"""Points of a curve that are kept."""
+
+Race = Callable[[float, int, float], dict[str, Any]]
+"""(multiplier, seed, most_bits) -> what ``race`` returns."""
+
+
+class BitsTarget(Target):
+    """``Target``, or a number of bits that a worker has sent."""
+
+    def __init__(self, relative: float, most_bits: float) -> None:
+        super().__init__(relative)
+        self.most_bits = most_bits
+
+    def __call__(self, record: Record) -> bool:
+        return super().__call__(record) or 8 * record.payload_up > self.most_bits
+
+
+def race(
+    objective: Any,
+    method: dict[str, Any],
+    lr: float | str,
+    *,
+    workers: int,
+    seed: int,
+    rounds: int,
+    every: int,
+    target: float,
+    most_bits: float = float("inf"),
+) -> dict[str, Any]:
+    """One run to a target, as JSON can hold it.
+
+    Args:
+        method: arguments of ``simulate`` that name it. lr: see there.
+        every: rounds between records. target: of ||grad f||^2 to its value at the start.
+
+    Returns:
+        ``bits`` to the target, or None; ``rounds``; ``lost``, whether it diverged; ``floor``,
+        the least relative squared norm that was seen; ``curve``, bits and relative squared
+        norms, some of them.
+    """
+    goal = BitsTarget(target, most_bits)
+    records: list[Record] = []
+
+    def stop(record: Record) -> bool:
+        records.append(record)
+        progress(record.round, rounds)
+        return goal(record)
+
+    try:
+        simulate(
+            objective, workers=workers, rounds=rounds, lr=lr, seed=seed, every=every,
+            blocks="global", stop=stop, **method,
+        )  # fmt: skip
+    except NonFiniteError:
+        goal.lost = True
+    first = records[0].grad_norm ** 2
+    values = [record.grad_norm**2 / first for record in records]
+    bits = [8 * record.payload_up for record in records]
+    finite = [v for v in values if np.isfinite(v)]
+    kept = np.unique(np.linspace(0, len(records) - 1, POINTS).round().astype(int)).tolist()
+    reached = goal.reached
+    return {
+        "bits": None if reached is None else 8 * reached.payload_up,
+        "rounds": records[-1].round,
+        "lost": goal.lost,
+        "floor": min(finite),
+        "curve": [[bits[i] for i in kept], [values[i] for i in kept]],
+    }
+
+
+def search(run: Race, start: float, seeds: int, most_bits: float, *, low: float = 2.0**-6) -> dict:
+    """The multiplier of fewest bits; the module's text gives the rule.
+
+    Args:
+        start: the first guess. seeds: 0 to seeds - 1 are run with each multiplier.
+        low: halving goes no further.
+
+    Returns:
+        ``best``, a multiplier, or where no race arrived the largest that did not diverge, or
+        None; ``score``, its mean bits or None; ``tried``, by multiplier: ``score``,
+        whether one race was ``lost``, and the ``curve`` of seed 0.
+    """
+    tried: dict[float, dict[str, Any]] = {}
+    best: float | None = None
+
+    def score(multiplier: float) -> float | None:
+        # One that is already twice as bad as the best needs not arrive.
+        most = most_bits
+        if best is not None:
+            most = min(most_bits, 2.5 * tried[best]["score"])
+        races = []
+        for seed in range(seeds):
+            races.append(run(multiplier, seed, most))
+            if races[-1]["bits"] is None:
+                break
+        found = [r["bits"] for r in races]
+        mean = None if None in found else float(np.mean(found))
+        tried[multiplier] = {
+            "score": mean,
+            "lost": any(r["lost"] for r in races),
+            "curve": races[0]["curve"],
+        }
+        return mean
+
+    def climb(multiplier: float, factor: float) -> None:
+        nonlocal best
+        while multiplier >= low:
+            mean = score(multiplier)
+            if mean is not None and (best is None or mean < tried[best]["score"]):
+                best = multiplier
+            elif best is not None or (factor > 1 and tried[multiplier]["lost"]):
+                return
+            elif factor < 1 and not tried[multiplier]["lost"]:
+                return  # smaller ones need more bits than this one, which needs too many
+            multiplier *= factor
+
+    climb(start, 2.0)
+    if best in (None, start):
+        climb(start / 2, 0.5)
+    if best is None:
+        sound = [m for m, t in tried.items() if not t["lost"]]
+        return {"best": max(sound, default=None), "score": None, "tried": _named(tried)}
+    return {"best": best, "score": tried[best]["score"], "tried": _named(tried)}
+
+
+def _named(tried: dict[float, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {f"{m:g}": tried[m] for m in sorted(tried)}
