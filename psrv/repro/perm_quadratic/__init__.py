@@ -22,6 +22,7 @@ from psrv.repro.perm_quadratic.cells import (
 )
 from psrv.repro.study import Study
 
+WORKERS = {False: (10, 1000), True: (10, 1000, 10000)}
 NOISES = (0.0, 0.05, 0.1, 0.2, 0.8)
 GUESSES = {
     10: {"perm-k": 2.0, "rand-k": 2.0, "top-k": 16.0},
@@ -48,9 +49,8 @@ Key = tuple[int, float, float, str]
 
 def run(study: Study) -> None:
     """Search, race, repeat over sockets, show."""
-    workers = (10, 1000, 10000) if study.full else (10, 1000)
     lams = (1e-6, 1e-4) if study.full else (1e-6,)
-    problems = [(n, noise, lam) for lam in lams for n in workers for noise in NOISES]
+    problems = [(n, noise, lam) for lam in lams for n in WORKERS[study.full] for noise in NOISES]
     rounds, seeds = ROUNDS[study.full], len(study.seeds)
     tuned_on = min(seeds, 8 if study.full else 4)
     found: dict[Key, dict[str, Any]] = {}
