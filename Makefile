@@ -2,6 +2,7 @@
 #
 #   PYTHON=...       the interpreter to make .venv with (default: the first of 3.11 or newer that can)
 #   TORCH_INDEX=...  a wheel index to take torch from, for instance PyTorch's CPU wheels (default: none)
+#   PROCESSES=...    how many processes run tests at once (default: 2)
 #   ARGS=...         more arguments for pytest, `psrv demo`, `psrv bench` or the search of `make fuzz`
 
 SHELL := bash
@@ -17,6 +18,7 @@ SOURCES := psrv worker server codec
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
     if $$p -c '$(USABLE)' 2>/dev/null; then echo $$p; break; fi; done)
+PROCESSES ?= 2
 ARGS ?=
 
 .PHONY: help venv demo test test-matrix test-learning test-docker fuzz lint bench check clean
@@ -44,7 +46,7 @@ demo: $(STAMP) ## train four ways on real data, show them side by side, write ru
 	$(BIN)/psrv demo $(ARGS)
 
 test: $(STAMP) ## unit, property, wire, process and fault tests (under ten minutes)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) $(ARGS)
 
 test-matrix: $(STAMP) ## launch and simulate agree bit for bit: every method, 1, 2, 4 and 7 workers
 	$(BIN)/python -m pytest -m matrix $(ARGS)
