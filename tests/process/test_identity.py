@@ -10,6 +10,7 @@ import pytest
 from local_run import digest_of, threaded
 from psrv.methods import METHODS
 from psrv.options import JobConfig
+from psrv.plan import Plan
 
 pytestmark = pytest.mark.process
 
@@ -75,8 +76,8 @@ def test_methods_whose_rounds_differ_agree_over_sockets(method, options, tmp_pat
     assert digest_of(found) == expected["replica_digest"]
     assert found["final"] == expected["final"]
     sent = {way: found["bytes_per_worker_round"][way] for way in ("payload_up", "payload_down")}
-    for way, size in sent.items():  # the simulation counts whole bytes per worker in each round
-        assert abs(size - expected["bytes_per_worker_round"][way]) < 1
+    for way, size in sent.items():
+        assert size == pytest.approx(expected["bytes_per_worker_round"][way], rel=1e-12)
     dense = 4 * 20_000
     if method != "double-squeeze":
         mixed = dense if options.get("init") == "compressed" else dense / 9
@@ -96,8 +97,22 @@ def test_marina_on_minibatches_agrees_over_sockets(options, tmp_path, runs):
     assert digest_of(found) == expected["replica_digest"]
     assert found["final"] == expected["final"]
     for way in ("payload_up", "payload_down"):
-        gap = found["bytes_per_worker_round"][way] - expected["bytes_per_worker_round"][way]
-        assert abs(gap) < 1
+        counted = expected["bytes_per_worker_round"][way]
+        assert found["bytes_per_worker_round"][way] == pytest.approx(counted, rel=1e-12)
+
+
+def test_a_step_size_that_drops_agrees_over_sockets(tmp_path, runs):
+    """0.5, 0.05 and 0.005 in turn; error feedback is rescaled by it."""
+    options = {"workers": 2, "rounds": 12, "lr": 0.5, "lr_drops": "0.25,0.75"}
+    task = "quadratic:d=3000,noise=0.5"
+    found = threaded(JobConfig(method="dist-ef-sgd", task=task, **options), tmp_path)
+    expected = runs.simulated("dist-ef-sgd", task, **options)
+    assert digest_of(found) == expected["replica_digest"]
+    constant = runs.simulated("dist-ef-sgd", task, **options | {"lr_drops": None})
+    assert digest_of(found) != constant["replica_digest"]
+    plan = Plan.of(JobConfig(method="dist-ef-sgd", task=task, **options))
+    steps = [plan.etas(t)[0] for t in range(12)]
+    assert steps == pytest.approx([0.5] * 3 + [0.05] * 6 + [0.005] * 3)
 
 
 @pytest.mark.torch
