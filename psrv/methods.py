@@ -88,7 +88,7 @@ class Method:
         """The options that change what this method does."""
         named = _USED_BY_RULE[self.rule] + _USED_BY_OUTGOING[self.outgoing]
         feedbacks = (self.up.feedback, self.down.feedback)
-        if Feedback.MARKOV in feedbacks:
+        if Feedback.MARKOV in feedbacks and self.rule != "onebit-adam":
             named += ("init",)
         if Feedback.MARINA in feedbacks:
             named += ("probability",)
@@ -137,6 +137,19 @@ class Method:
             found.append("with one worker, the majority vote is that worker's own signs")
         return found
 
+    def check_minibatches(self) -> None:
+        """Raises ``ConfigError`` for a method that only full gradients suit.
+
+        MARINA takes the difference of what goes out at two points on one batch, and local
+        momentum at the earlier point is of other batches.
+        """
+        if self.up.feedback is Feedback.MARINA and self.outgoing != "gradient":
+            raise ConfigError(
+                f"method '{self.name}' sends local momentum, which a marina uplink cannot carry on "
+                "minibatches: both of its gradients must be of one batch; use marina or sgd with "
+                "this uplink, or a task that takes all its data each round"
+            )
+
     def describe(self) -> dict[str, Any]:
         """Plain values: what two workers must agree on, and what goes into job.json."""
         described: dict[str, Any] = {
@@ -157,11 +170,16 @@ def dense_share(channel: Channel, layout: Layout, workers: int) -> float:
     codec = channel.codec()
     if isinstance(codec, PermK):
         rule, values = codec.division, codec.form.size(1 << 10) / (4 << 10)
-        units = -(-layout.dimension // rule.run) if rule.run else layout.dimension
+        units = rule.parts or -(-layout.dimension // (rule.run or 1))
         group = -(-workers // rule.groups)
         return values / min(group, units)
     compressed = sum(codec.payload_bound(b.blocks, workers) for b in layout.buckets)
     return min(1.0, compressed / (4 * layout.dimension))
+
+
+def _opens_dense(method: Method) -> bool:
+    markov = Feedback.MARKOV in (method.up.feedback, method.down.feedback)
+    return markov and method.init == "dense"
 
 
 def _opened(method: Method) -> Method:
@@ -365,6 +383,14 @@ def _channel(
 
 
 def _check(method: Method) -> None:
+    if (method.up.rescale or method.down.rescale) and (
+        Feedback.MARINA is method.up.feedback or _opens_dense(method)
+    ):
+        raise ConfigError(
+            f"method '{method.name}' sends nothing while the step size is 0, and so could miss the "
+            "dense rounds that marina and init=dense rely on; use double-squeeze or sgd with these "
+            "channels, which are never silent"
+        )
     _check_compressors(method.up, method.down)
     if method.outgoing not in OUTGOING or method.rule not in RULES:
         raise ConfigError(

@@ -78,7 +78,7 @@ def _bind_address(text: str) -> str:
 
 
 def _theory(text: str) -> str:
-    if re.fullmatch(r"theory( *\* *[0-9.]+(e[-+]?[0-9]+)?)?", text) is None:
+    if re.fullmatch(r"theory(-pl)?( *\* *[0-9.]+(e[-+]?[0-9]+)?)?", text) is None:
         raise ValueError("not a multiple of theory")
     return text
 

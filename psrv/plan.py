@@ -97,16 +97,17 @@ def _step_size(config: JobConfig, task: Task, job: Job) -> float:
     if config.lr is None:
         return task.default_lr(job.method)
     if isinstance(config.lr, str):
-        from psrv.theory import multiplier, theory_step
+        from psrv.theory import proved_step
 
-        proved = theory_step(job.method, job.layout, config.workers, task.smoothness())
-        return multiplier(config.lr) * proved
+        return proved_step(config.lr, job.method, job.layout, config.workers, task.smoothness())
     return config.lr
 
 
 def _anchor(config: JobConfig, task: Task, job: Job) -> int | None:
     """The batch of MARINA's dense rounds: as large as is taken between two of them."""
     batch = task.batch_size
+    if batch is not None:
+        job.method.check_minibatches()
     if job.method.up.feedback is not Feedback.MARINA or batch is None:
         if config.anchor_batch is not None:
             raise ConfigError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psrv.codec.base import Floats
 from psrv.crowd.drive import checkpoint_of, description, drive, engine_of, float32_vector
 from psrv.crowd.history import Stop
-from psrv.errors import ConfigError
+from psrv.errors import ConfigError, note
 from psrv.job import Job
 from psrv.layout import BLOCK, BlockRule, Tensor
 from psrv.messages import Push
@@ -179,6 +179,7 @@ def simulate(
         )
     start = float32_vector(objective.initial(), None, "initial()")
     resolved = resolve(method, compressor=compressor, **options)
+    note(resolved.remarks(workers))
     job = Job(
         "objective",
         resolved,
@@ -207,15 +208,15 @@ def _proved(lr: Schedule, job: Job, workers: int, objective: Objective) -> Sched
     """``lr``, with the theorem's number in the place of ``theory``."""
     if not isinstance(lr, str):
         return lr
-    from psrv.theory import multiplier, theory_step
+    from psrv.theory import multiplier, proved_step
 
     known = getattr(objective, "smoothness", None)
-    factor = multiplier(lr)
+    multiplier(lr)
     if known is None:
         raise ConfigError(
             f"lr is '{lr}', but {type(objective).__name__} has no smoothness(); give a number"
         )
-    return factor * theory_step(job.method, job.layout, workers, known())
+    return proved_step(lr, job.method, job.layout, workers, known())
 
 
 def schedule(lr: Schedule, rounds: int) -> Callable[[int], float]:

@@ -31,7 +31,12 @@ class TwoPoints:
         self._random: Any = None
 
     def first(self, closure: Callable[[], Any]) -> Any:
-        """Evaluate at the present parameters, whose gradients stay in ``.grad``."""
+        """Evaluate at the present parameters, whose gradients stay in ``.grad``.
+
+        What was in ``.grad`` is dropped: it was of one point alone.
+        """
+        for p in self._parameters:
+            p.grad = None
         self._random = _random_state(self._devices)
         with torch.enable_grad():
             return closure()

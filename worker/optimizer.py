@@ -79,6 +79,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 "torch.nn.Module itself (parameter groups go into groups=)"
             )
         resolved = resolve(method, **options)
+        resolved.check_minibatches()
         if session.rank == 0:
             note(resolved.remarks(session.workers))
         named = {p: name for name, p in model.named_parameters() if p.requires_grad}
@@ -129,7 +130,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
             closure: computes the loss of one batch, calls ``backward`` on it, and returns it.
                 MARINA needs it, and calls it twice: at the present parameters, and at those
                 before the last step with the same random numbers, without a trace in the
-                model's buffers. In a dense round (``dense_round``) it is called once, and may
+                model's buffers; so the batch is drawn before, and every ``backward`` of the step
+                is inside. In a dense round (``dense_round``) it is called once, and may
                 use a larger batch.
 
         Raises:
@@ -292,7 +294,15 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._publish_state()
 
     def _by_group(self, option: str) -> list[float]:
-        values = [float(g[option]) for g in self.param_groups]
+        values: list[float] = []
+        for index, group in enumerate(self.param_groups):
+            try:
+                values.append(float(group[option]))
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"{option} is {group[option]!r} in parameter group {index}; expected a finite "
+                    "number of 0 or more ('theory' is for tasks and objectives)"
+                ) from None
         for index, value in enumerate(values):
             if not 0 <= value < math.inf:
                 raise ConfigError(
@@ -412,5 +422,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
 
 def _comparable(described: dict[str, Any] | None) -> dict[str, Any]:
-    """What must be equal for a state to be loaded: a warm-up may have been gone through."""
-    return {k: v for k, v in (described or {}).items() if k != "warmup"}
+    """What must be equal for a state to be loaded.
+
+    A warm-up may have been gone through, and MARINA's p follows the number of workers.
+    """
+    return {k: v for k, v in (described or {}).items() if k not in ("warmup", "probability")}

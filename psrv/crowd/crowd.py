@@ -43,7 +43,7 @@ from psrv.crowd import kernels
 from psrv.crowd.lines import DrawnLine, Line, covered, line_of, partial_line
 from psrv.crowd.rows import Rows
 from psrv.crowd.team import Team
-from psrv.errors import ConfigError, NonFiniteError
+from psrv.errors import CodecError, ConfigError, NonFiniteError
 from psrv.job import Job
 from psrv.worker.replica import Replica
 from psrv.worker.warm import warmup
@@ -51,8 +51,10 @@ from psrv.worker.warm import warmup
 
 def covers(job: Job) -> bool:
     """Whether a crowd can run this job: what is sent is the gradient, by a covered uplink."""
-    method = job.method
-    return method.outgoing == "gradient" and job.layout.groups == 1 and covered(method.up.codec())
+    method, up = job.method, job.method.up
+    if up.feedback is Feedback.MARINA and up.codec().lossless:
+        return False  # differences of whole vectors; nobody needs them for thousands of workers
+    return method.outgoing == "gradient" and job.layout.groups == 1 and covered(up.codec())
 
 
 class Crowd:
@@ -188,8 +190,14 @@ class Crowd:
                     assert isinstance(line, DrawnLine)
                     sent += self._named(line, self._encode_partial, line)
             down = 0
-            for bucket, line, relay in zip(self.layout.buckets, lines, self.relays, strict=True):
-                result = self._named(line, relay.run, (), self.round, eta)
+            for bucket, relay in zip(self.layout.buckets, self.relays, strict=True):
+                try:
+                    result = relay.run((), self.round, eta)
+                except NonFiniteError as error:
+                    raise CodecError(
+                        f"the sum over workers is not finite in round {self.round}, bucket "
+                        f"{bucket.index}: {error}"
+                    ) from error
                 down += result.nbytes
                 self.replica.receive(bucket, result, self.round, eta)
         except BaseException:

@@ -211,7 +211,7 @@ def description(
 ) -> dict[str, Any]:
     """What a checkpoint has to share with the run that goes on from it.
 
-    The objective is known by its start and by one gradient there.
+    The objective is known by its start and by all workers' gradients there.
     """
     start = np.asarray(objective.initial())
     return {
@@ -221,9 +221,17 @@ def description(
         "step sizes": _digest(np.asarray(etas, np.float64)),
         "objective": type(objective).__name__,
         "start": _digest(start),
-        "gradient": _digest(np.asarray(objective.gradient(0, start, 0))),
+        "gradients": _of_all(objective, start, workers),
         **more,
     }
+
+
+def _of_all(objective: Any, x: NDArray[Any], workers: int) -> str:
+    together = getattr(objective, "gradients", None)
+    if together is not None:
+        return _digest(np.asarray(together(x, 0)))
+    parts = (_digest(np.asarray(objective.gradient(rank, x, 0))) for rank in range(workers))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def checkpoint_of(

@@ -13,7 +13,7 @@ from numba import njit
 
 from psrv.codec.format_kernels import add_values
 from psrv.codec.formats import FORMATS
-from psrv.codec.kernels import finish_mean, first_not_finite
+from psrv.codec.kernels import first_not_finite
 from psrv.codec.sign_kernels import decode_sign_onto, encode_sign
 from psrv.codec.sparse_kernels import add_residual
 from psrv.codec.vector import load_float, store_float
@@ -38,18 +38,6 @@ def form_rows(rows, stride, lo, hi, count, memory, rho):
     """rows = rows + rho * memory."""
     for i in range(lo, hi):
         bad = add_residual(rows + stride * i, count, memory + stride * i, rho)
-        if bad >= 0:
-            return i * count + bad
-    return np.int64(-1)
-
-
-@njit(**JIT)
-def subtract_rows(rows, stride, lo, hi, count, memory):
-    """memory = rows - memory: the product with -1 is exact."""
-    one = np.float32(1)
-    for i in range(lo, hi):
-        finish_mean(memory + stride * i, count, -one, rows + stride * i, one)
-        bad = first_not_finite(memory + stride * i, count)
         if bad >= 0:
             return i * count + bad
     return np.int64(-1)

@@ -111,14 +111,7 @@ class DenseLine(Line):
         memory = self._memory(alone)
         rows, count = self.rows, self.count
         self._sent = rows.at(self.bucket)
-        if self.channel.feedback is Feedback.MARINA and memory:
-            # v stays, to be remembered: the difference takes the place of v_prev.
-            self._form(0, 0.0)
-            x, stride = rows.at(self.bucket), rows.stride
-            self._each(lambda a, b: kernels.subtract_rows(x, stride, a, b, count, memory))
-            self._sent = memory
-        else:
-            self._form(memory, rho)
+        self._form(memory, rho)
         return rows.workers * _FLOAT32.size(count)
 
     def reduce(self, out: Floats, residual: Floats | None, rho: float) -> None:

@@ -21,6 +21,7 @@ their sum. Computed in float64 and rounded to float32 at the end.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi, sqrt
 from typing import Any
 
@@ -151,8 +152,9 @@ class Quadratics:
         return float(quadratic / 2 - wide[0] * linear)
 
     def smoothness(self) -> Smoothness:
-        """L-, L+, L+- and all L_i, exactly."""
-        return scaled_smoothness(self.scales, self.shift, *self._ends)
+        """L-, L+, L+- and all L_i, exactly; mu = lambda."""
+        known = scaled_smoothness(self.scales, self.shift, *self._ends)
+        return replace(known, mu=self.lam)
 
     def minimum(self) -> float:
         """min f = -b_1^2 / 2 times the first entry of the mean Hessian's inverse, exactly.

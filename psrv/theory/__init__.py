@@ -27,7 +27,7 @@ from psrv.theory.measured import (
     measured_pi,
     relative_error,
 )
-from psrv.theory.rates import ab_of, alpha_of, multiplier, theory_step
+from psrv.theory.rates import ab_of, alpha_of, multiplier, proved_step, theory_step
 from psrv.theory.smoothness import (
     Smoothness,
     gram_matrices,
@@ -80,6 +80,7 @@ __all__ = [
     "measured_omega",
     "measured_pi",
     "multiplier",
+    "proved_step",
     "quadratic_smoothness",
     "relative_error",
     "scaled_smoothness",

@@ -31,11 +31,11 @@ from psrv.theory.inequality import AB, ab_of_variance
 from psrv.theory.smoothness import Smoothness
 from psrv.theory.steps import ef21_step, marina_step
 
-_SPEC = re.compile(r"theory(?:\*([0-9.]+(?:e[-+]?[0-9]+)?))?")
+_SPEC = re.compile(r"theory(?:-pl)?(?:\*([0-9.]+(?:e[-+]?[0-9]+)?))?")
 
 
 def multiplier(text: str) -> float:
-    """4.0 from ``theory*4``, and 1.0 from ``theory``.
+    """4.0 from ``theory*4``, and 1.0 from ``theory`` or ``theory-pl``.
 
     Raises:
         ConfigError: anything else.
@@ -50,6 +50,25 @@ def multiplier(text: str) -> float:
             f"lr is '{text}'; expected a number, 'theory', or 'theory*4' and the like"
         )
     return factor
+
+
+def proved_step(
+    text: str, method: Method, layout: Layout, workers: int, smoothness: Smoothness
+) -> float:
+    """The step size that ``theory*4`` (Theorems 4, 6) or ``theory-pl*4`` (5, 7) stands for.
+
+    Raises:
+        ConfigError: as ``multiplier`` and ``theory_step``; or no mu is known for ``theory-pl``.
+    """
+    factor, mu = multiplier(text), None
+    if "-pl" in text:
+        mu = smoothness.mu
+        if not mu:
+            raise ConfigError(
+                f"lr is '{text}', but no mu > 0 of the Polyak-Lojasiewicz condition is known for "
+                "this problem; use theory"
+            )
+    return factor * theory_step(method, layout, workers, smoothness, mu)
 
 
 def theory_step(
@@ -68,6 +87,11 @@ def theory_step(
         ConfigError: no theorem of the paper is about this method, or about its compressor.
     """
     up, s = method.up, smoothness
+    if method.weight_decay:
+        raise ConfigError(
+            f"lr is 'theory', whose constants are those of f without the weight decay of "
+            f"{method.weight_decay:g} that the rule adds; give a number, or put the term into f"
+        )
     if method.rule != "sgd" or method.outgoing != "gradient" or not _lossless(method.down):
         raise ConfigError(_none(method, "its update is not that of SGD on what workers sent"))
     if up.feedback is Feedback.MARINA:

@@ -49,6 +49,7 @@ class Smoothness:
         L_minus, L_plus, L_plus_minus: see the module's text.
         L_workers: L_i, float64[n].
         bounds: the names of those attributes that are upper bounds; the others are exact.
+        mu: of the Polyak-Lojasiewicz condition, where one above 0 is known; a lower bound.
     """
 
     L_minus: float
@@ -56,6 +57,7 @@ class Smoothness:
     L_plus_minus: float
     L_workers: NDArray[np.float64]
     bounds: frozenset[str] = frozenset()
+    mu: float | None = None
 
     def pessimistic(self) -> Smoothness:
         """L+ and L+- replaced by the bound sqrt(mean L_i^2) of Lemma 2.

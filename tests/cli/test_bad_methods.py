@@ -66,6 +66,8 @@ def test_it_is_refused_with_what_was_found_and_what_is_expected(words, texts, ca
         ("onebit-adam", {"warmup": 2.5}, "warmup is 2.5"),
         ("onebit-adam", {"warmup": -1}, "warmup is -1"),
         ("onebit-adam", {"rule": "sgd"}, "sends Adam's momentum"),
+        ("dist-ef-sgd", {"uplink": "marina", "up_compressor": "perm-k"}, "sends nothing while"),
+        ("dist-ef-sgdm", {"uplink": "markov", "init": "dense"}, "sends nothing while"),
         ("ef21", {"init": "warm"}, "init is 'warm'; expected dense or compressed"),
     ],
 )

@@ -163,6 +163,61 @@ def test_step_without_a_closure_is_one_clear_error():
     alone(script)
 
 
+def test_gradients_from_before_the_closure_do_not_count_and_nor_does_a_closure_that_keeps_them():
+    def script(session, early):
+        model = make_model()
+        optimizer = psrv.DistributedOptimizer(
+            model, session, method="marina", lr=RATE, compressor="dense", probability=1e-9
+        )
+        for t in range(4):
+            x, y = batch(t)
+
+            def closure(x=x, y=y):
+                loss = F.cross_entropy(model(x), y)  # no zero_grad
+                loss.backward()
+                return loss
+
+            if early:
+                F.cross_entropy(model(batch(50)[0]), batch(50)[1]).backward()
+            optimizer.step(closure)
+        return flat(model)
+
+    clean, early = (alone(lambda s, e=e: script(s, e)) for e in (False, True))
+    assert (clean == early).all()
+
+
+def test_what_a_script_cannot_use_is_refused_when_the_optimizer_is_made():
+    def script(session):
+        with pytest.raises(ConfigError, match="a marina uplink cannot carry on minibatches"):
+            psrv.DistributedOptimizer(
+                make_model(), session, method="signum", uplink="marina", up_compressor="perm-k",
+                downlink="plain", down_compressor="dense",
+            )  # fmt: skip
+
+    alone(script)
+
+    def other(session):
+        with pytest.raises(ConfigError, match="lr is 'theory' in parameter group 0; expected a"):
+            psrv.DistributedOptimizer(make_model(), session, method="sgd", lr="theory")
+
+    alone(other)
+
+
+def test_state_of_marina_loads_with_another_number_of_workers():
+    """Its p follows n, and is no choice of the user's."""
+
+    def script(session):
+        model = make_model()
+        optimizer = psrv.DistributedOptimizer(model, session, method="marina", lr=RATE)
+        if session.workers == 1:
+            optimizer.load_state_dict(saved)
+        optimizer.step(closure_of(model, optimizer, 0, session.rank))
+        return optimizer.state_dict()
+
+    saved = together(script)[0]
+    alone(script)
+
+
 def test_warm_up_of_onebit_adam_can_be_left_out_where_its_variance_was_loaded():
     def first(session):
         model = make_model()

@@ -21,6 +21,7 @@ from psrv.theory import (
     alpha_of,
     measured_alpha,
     multiplier,
+    proved_step,
     theory_step,
 )
 
@@ -148,6 +149,35 @@ def test_simulation_takes_the_step_and_its_multiple():
 
     with pytest.raises(ConfigError, match=r"Plain has no smoothness\(\); give a number"):
         psrv.simulate(Plain(), "marina", 4, 5, lr="theory")
+
+
+def test_polyak_lojasiewicz_is_asked_for_by_name():
+    problem = Quadratics.generate(workers=4, dimension=12, noise=0.1, lam=1e-2, seed=3)
+    layout, known = one_bucket(12), problem.smoothness()
+    method = resolve("marina").completed(layout, 4)
+    assert known.mu == problem.lam == 1e-2
+    expected = theory_step(method, layout, 4, known, mu=1e-2)
+    assert proved_step("theory-pl*2", method, layout, 4, known) == 2 * expected
+    assert expected < proved_step("theory", method, layout, 4, known)
+    with pytest.raises(ConfigError, match="no mu > 0 of the Polyak-Lojasiewicz condition is known"):
+        proved_step("theory-pl", method, layout, 4, S)
+
+
+def test_weight_decay_is_not_in_the_constants():
+    with pytest.raises(ConfigError, match=r"without the weight decay of 0\.1 that the rule adds"):
+        step("marina", 12, 4, weight_decay=0.1)
+
+
+def test_blocks_of_perm_k_are_its_units():
+    """K.1: of M blocks a message holds one, so p = 1 / M where n >= M."""
+    method = resolve("marina", up_compressor="perm-k:blocks=2").completed(
+        one_bucket(1000, 1000), 10
+    )
+    assert method.probability == 0.5
+    method = resolve("marina", up_compressor="perm-k:groups=2").completed(
+        one_bucket(1000, 1000), 10
+    )
+    assert method.probability == 0.2
 
 
 def test_tasks_know_their_constants_or_say_that_they_do_not():
