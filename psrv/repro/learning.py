@@ -97,7 +97,7 @@ def train(
         "round": [], "loss": [], "accuracy": [], "bits": [], "norm": [], "diverged": None,
         "dimension": plan.task.dimension,
     }  # fmt: skip
-    sent = [0, 0]
+    sent = [0.0, 0.0]
     gradient_seconds = step_seconds = 0.0
     for round in range(rounds):
         eta = step_size(lr, drops, round, rounds)

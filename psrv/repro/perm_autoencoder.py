@@ -23,7 +23,7 @@ from psrv.repro.experiment import Experiment
 from psrv.repro.perm_quadratic.show import mean_curve
 from psrv.repro.step_search import race
 from psrv.repro.study import Study
-from psrv.repro.verdict import Verdict, decide, measured
+from psrv.repro.verdict import Verdict, all_of, decide, measured, ratios
 
 IMAGES = "train-images-idx3-ubyte"
 WORKERS, K, DIMENSION = 1000, 26, 25_088
@@ -37,7 +37,7 @@ GUESSES = {"perm-k": 2.0**-7, "rand-k": 2.0**-10, "top-k": 2.0**-8}
 LOWEST = 2.0**-16
 
 ROUNDS: dict[bool, dict[float, int]] = {
-    False: {0.5: 120, 0.9: 400, 1.0: 1000},
+    False: {0.5: 80, 0.9: 300, 1.0: 1000},
     True: {0.0: 3000, 0.5: 3000, 0.75: 3000, 0.9: 3000, 1.0: 3000},
 }
 """By p^: compressed rounds that the bits are enough for; the first round is dense."""
@@ -45,6 +45,8 @@ ROUNDS: dict[bool, dict[float, int]] = {
 LAMS = {False: (0.0,), True: (0.0, 1e-4, 1e-3)}
 AHEAD = 1.05
 """How much better a score is that is not "about equal"."""
+
+MEASURE = "relative ||grad f||^2 over the second half of the bits"
 
 Key = tuple[float, float, str]
 
@@ -168,61 +170,87 @@ def show(study: Study, found: dict[Key, Any], races: dict[Key, list[dict[str, An
     )
     for p, lam in dict.fromkeys((p, lam) for p, lam, _ in races):
         _claims(study, races, p, lam)
+    _larger_lambda(study, races)
     study.note(
         "All methods get the same bits, and the score is the gradient norm over their second half; "
         "x_0, the pixels' scale and the number of rounds are not in the paper (see the objective)"
     )
+    if not study.full:
+        study.note(
+            "So few rounds are the beginning of a run: the coin gives a dense round about once in "
+            f"{WORKERS:,}, and whoever is ahead here may be behind later (--full)"
+        )
+
+
+def _scores(
+    races: dict[Key, list[dict[str, Any]]], p: float, lam: float
+) -> dict[str, list[float | None]]:
+    """By compressor, a score for each seed; top-k's one run draws nothing and stands for all."""
+    found = {c: [r["score"] for r in races[p, lam, c]] for c in COMPRESSORS}
+    seeds = max(1, *map(len, found.values()))
+    return {
+        c: [None] * seeds if not v else v * seeds if c == "top-k" else v for c, v in found.items()
+    }
 
 
 def _claims(study: Study, races: dict[Key, list[dict[str, Any]]], p: float, lam: float) -> None:
-    scores = {c: [r["score"] for r in races[p, lam, c]] for c in COMPRESSORS}
-    seeds = max(map(len, scores.values()))
-    scores = {c: v * seeds if len(v) == 1 else v or [None] * seeds for c, v in scores.items()}
+    """What the paper says of one p^ and lambda; of top-k, where workers differ, for 0 only."""
+    scores = _scores(races, p, lam)
+    where, place = f"p^ = {p:g}, lambda {lam:g}", "5.2, Figure 2"
+    if lam:
+        place = "A.5 and A.6, Figures 8 and 9"
 
-    def ratio(worse: str, better: str) -> list[float | None]:
-        pairs = zip(scores[worse], scores[better], strict=True)
-        return [None if a is None or b is None else a / b for a, b in pairs]
-
-    where, place = f"p^ = {p:g}, lambda {lam:g}", "5.2, Figure 2" if lam == 0 else "A.5, Figure 8"
-    first = lam == 0
-
-    def ahead(better: str, worse: str, held: bool) -> None:
-        values = ratio(worse, better)
+    def ahead(better: str, worse: str, held: bool = False) -> None:
+        values = ratios(scores[worse], scores[better])
         study.claim(
-            f"{better} is ahead of {worse} at equal bits, {where}",
-            f"score of {worse} / {better} above 1",
+            f"{better} is ahead of {worse} at equal bits, each at its best step, {where}",
+            f"{MEASURE}: {worse} / {better} above 1",
             measured(values, ratio=True),
             decide(values, 1.0, least=True, ratio=True),
             place=place,
             expected=Verdict.HELD if held else None,
         )
 
-    ahead("perm-k", "rand-k", held=first)
+    ahead("perm-k", "rand-k", held=not lam)
     if p >= 0.9:
-        ahead("perm-k", "top-k", held=first)
+        ahead("perm-k", "top-k", held=not lam)
+    elif lam:
+        return
     elif p <= 0.5:
-        ahead("top-k", "perm-k", held=False)
+        ahead("top-k", "perm-k")
+        ahead("top-k", "rand-k")
     else:
-        values = ratio("top-k", "perm-k")
-        low, high = (
-            decide(values, bound, least=least, ratio=True)
-            for bound, least in ((1 / AHEAD, True), (AHEAD, False))
-        )
-        both = (low, high)
-        verdict = (
-            Verdict.HELD
-            if both == (Verdict.HELD, Verdict.HELD)
-            else Verdict.NOT_HELD
-            if Verdict.NOT_HELD in both
-            else Verdict.UNDECIDED
-        )
+        values = ratios(scores["top-k"], scores["perm-k"])
         study.claim(
-            f"perm-k and top-k are about equal, {where}",
-            f"ratio of the scores from {1 / AHEAD:.2f} to {AHEAD:.2f}",
+            f"perm-k and top-k are about equal at equal bits, each at its best step, {where}",
+            f"{MEASURE}: top-k / perm-k from {1 / AHEAD:.2f} to {AHEAD:.2f}",
             measured(values, ratio=True),
-            verdict,
+            all_of(
+                decide(values, bound, least=least, ratio=True)
+                for bound, least in ((1 / AHEAD, True), (AHEAD, False))
+            ),
             place=place,
         )
+
+
+def _larger_lambda(study: Study, races: dict[Key, list[dict[str, Any]]]) -> None:
+    """With a larger lambda perm-k is further ahead, where most workers hold the same images."""
+    lams = sorted({lam for _, lam, _ in races})
+    for p in sorted({p for p, _, _ in races if p >= 0.9}) if len(lams) > 1 else ():
+        for rival in ("rand-k", "top-k"):
+            least, most = (
+                ratios(found[rival], found["perm-k"])
+                for found in (_scores(races, p, lam) for lam in (lams[0], lams[-1]))
+            )
+            values = ratios(most, least)
+            study.claim(
+                f"perm-k is further ahead of {rival} with lambda {lams[-1]:g} than with "
+                f"{lams[0]:g}, p^ = {p:g}",
+                f"{MEASURE}: {rival} / perm-k, its growth at least 1",
+                measured(values, ratio=True),
+                decide(values, 1.0, least=True, ratio=True),
+                place="A.5, Figure 8",
+            )
 
 
 def _name(p: float, lam: float, compressor: str) -> str:
@@ -235,8 +263,8 @@ EXPERIMENT = Experiment(
     place="5.2, A.5 to A.7, Figures 2 and 8 to 10",
     question="Which compressor trains an autoencoder fastest as a thousand workers' data differ?",
     quick=(
-        "n = 1,000, d = 25,088, lambda = 0, p^ = 0.5, 0.9 and 1, 120 to 1,000 compressed rounds, "
-        "step sizes tuned on one seed, 2 seeds at the best"
+        "n = 1,000, d = 25,088, lambda = 0; p^ = 0.5, 0.9 and 1 with the bits of 80, 300 and 1,000 "
+        "compressed rounds: the beginning of a run; steps tuned on one seed, 2 seeds at the best"
     ),
     full=(
         "p^ = 0, 0.5, 0.75, 0.9, 1, lambda = 0, 1e-4, 1e-3, 3,000 compressed rounds, 3 seeds; "

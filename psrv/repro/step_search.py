@@ -70,7 +70,7 @@ def race(
 
     def stop(record: Record) -> bool:
         records.append(record)
-        progress(record.round, rounds)
+        progress(max(record.round / rounds, 8 * record.payload_up / most_bits))
         return goal(record)
 
     try:

@@ -133,7 +133,8 @@ def test_the_whole_experiment_in_miniature(tmp_path: Path, monkeypatch: pytest.M
     pytest.importorskip("sklearn", reason="task digits needs scikit-learn")
     images = replace(
         QUICK.images, task="digits", workers=1, batch=8, rounds=8, evaluations=2, tune_rounds=2,
-        grids={"adam": (1e-3,), "sgd": (0.1,)}, epoch=4, timed_rounds=2, ablation=((2, 8), (1, 4)),
+        grids={"adam": (1e-3,), "sgd": (0.1,)}, epoch=4, timed_rounds=2,
+        timed_workers=1, ablation=((2, 8), (1, 4)),
     )  # fmt: skip
     setting = Setting(images, Digits(task="digits", workers=2, batch=8, rounds=8))
     study = study_in(tmp_path, seeds=1)

@@ -73,7 +73,7 @@ EXPERIMENT = Experiment(
     paper="Wang, Lin and Chen 2022 (CD-Adam)",
     place="7.2, Figures 1, 3, 5, 6 and 11, Table 2",
     question="Does CD-Adam train networks as well as AMSGrad, 1-bit Adam and EF21 in fewer bits?",
-    quick="ResNet-8 on 8,192 images of CIFAR-10, 8 workers, batch 16, 64 rounds, and two epochs of "
+    quick="ResNet-8 on 8,192 images of CIFAR-10, 8 workers, batch 16, 56 rounds, and two epochs of "
     "the mnist CNN with 4 workers",
     full="ResNet-18 on CIFAR-10, 8 workers, batch 128, 10 epochs (the paper: 100), without VGG-16 "
     "and WideResNet; hours with a GPU, days on 2 cores, cell by cell",

@@ -111,7 +111,7 @@ def show_table_2(
          "encode, server, decode, update, ms", "all of that in a simulated round, ms",
          "the paper's total bits", "that with our d and T", "ours, total bits"],
         rows,
-        note=f"time: {images.workers} processes over sockets on this machine, median of "
+        note=f"time: {images.timed_workers} workers as processes over sockets here, median of "
         f"{images.timed_rounds} compressed rounds; the paper: one GPU a worker, ResNet-18. Bits of "
         "a worker, both ways; our top-k codes its indices in fewer bits than 32",
     )  # fmt: skip

@@ -91,7 +91,7 @@ class Images:
         task, workers, batch, rounds, evaluations: of the runs.
         tune_rounds, grids: short runs that choose the steps, by family.
         norm_every: rounds between gradient norms. epoch: rounds over which pi is collected.
-        timed_rounds: of the runs over sockets that time an iteration.
+        timed_rounds, timed_workers: of the runs over sockets that time an iteration.
         ablation: pairs of workers and batch of Figure 11, with CD-Adam.
     """
 
@@ -105,6 +105,7 @@ class Images:
     norm_every: int
     epoch: int
     timed_rounds: int
+    timed_workers: int
     ablation: tuple[tuple[int, int], ...] = ()
 
 
@@ -138,13 +139,14 @@ QUICK = Setting(
         task="cifar10:model=resnet8,train=8192,test=2000,augment=no",
         workers=8,
         batch=16,
-        rounds=64,
-        evaluations=3,
+        rounds=56,
+        evaluations=2,
         tune_rounds=18,
         grids={"adam": (1e-3, 3e-3), "sgd": (0.1, 0.3)},
         norm_every=2,
-        epoch=16,
+        epoch=14,
         timed_rounds=8,
+        timed_workers=4,
     ),
     Digits(),
 )
@@ -160,6 +162,7 @@ FULL = Setting(
         norm_every=4,
         epoch=48,
         timed_rounds=20,
+        timed_workers=8,
         ablation=((2, 128), (4, 128), (8, 32), (8, 64)),
     ),
     Digits(),

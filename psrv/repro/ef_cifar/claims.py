@@ -116,7 +116,7 @@ def claim_contraction(study: Study, contraction: Mapping[str, list[Result]]) -> 
         own = worst("phi", rule, blocked, whole_runs)
         study.claim(
             f"delta of {name} is above that of the whole vector",
-            "least phi(p_t) over least delta(p_t) above 1 in every epoch, on the same p_t",
+            "least phi over least delta of the same p_t above 1 in every part of the run",
             measured(same, "{:.3g} times".format, ratio=True),
             decide(same, 1.0, least=True, ratio=True),
             place="3.2, Figure 1(b)",
@@ -126,7 +126,7 @@ def claim_contraction(study: Study, contraction: Mapping[str, list[Result]]) -> 
     kept_more = worst("kept", "tensor", blocked, blocked)
     study.claim(
         "blocks keep more of p_t than one scale does",
-        "1 - ||C(p)-p||²/||p||² with tensors as blocks over without, above 1 in every epoch",
+        "1 - ||C(p)-p||²/||p||² with tensors as blocks over without, above 1 in every part",
         measured(kept_more, "{:.3g} times".format, ratio=True),
         decide(kept_more, 1.0, least=True, ratio=True),
         place="3.2",
@@ -135,7 +135,7 @@ def claim_contraction(study: Study, contraction: Mapping[str, list[Result]]) -> 
     variation = [max(p["variation"]["tensor"]) for p in blocked]
     study.claim(
         "absolute gradients in a block concentrate around their mean",
-        "mean coefficient of variation below 1 in every epoch",
+        "mean coefficient of variation below 1 in every part of the run",
         measured(variation),
         decide(variation, 1.0, least=False),
         place="3.2, Figure 1(a)",

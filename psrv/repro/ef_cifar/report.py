@@ -56,14 +56,13 @@ def show_contraction(
     first = contraction["tensor"][0]["contraction"]
     names = {"tensor": "blocks: tensors", "32768": "blocks: 32,768", "global": "whole vector"}
     group = "Figure 1: blocks and whole vectors"
-    epochs = list(range(1, len(first["phi"]["tensor"]) + 1))
+    epochs = [setting.delta_epoch * (i + 1) for i in range(len(first["phi"]["tensor"]))]
+    x = f"round; points stand for the {setting.delta_epoch} before"
     variation = study.panel(
-        "coefficient of variation of |g| in a block", "epoch", "mean over blocks", group=group
+        "coefficient of variation of |g| in a block", x, "mean over blocks", group=group
     ).hline(1.0, "1")
-    phi = study.panel("delta on p_t, least of an epoch", "epoch", "delta", logy=True, group=group)
-    keeps = study.panel(
-        "what was kept of p_t, least of an epoch", "epoch", "1 - ||C(p)-p||²/||p||²", group=group
-    )
+    phi = study.panel("least delta on p_t", x, "delta", logy=True, group=group)
+    keeps = study.panel("least of what was kept of p_t", x, "1 - ||C(p)-p||²/||p||²", group=group)
     for rule, name in names.items():
         variation.curve(name, epochs, first["variation"][rule])
         phi.curve(name, epochs, first["phi"][rule])
