@@ -338,7 +338,7 @@ EXPERIMENT = Experiment(
     full="7 and 15 workers on the mnist CNN and on ResNet-20 with CIFAR-10 (the paper: ResNet-50 "
     "on ImageNet, one GPU a worker): processes over sockets, loopback",
     needs=("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-           "t10k-labels-idx1-ubyte", "cifar10-jpeg"),
+           "t10k-labels-idx1-ubyte", "cifar10-jpeg|cifar-10-binary|cifar-10-batches-bin"),
     run=run,
     quick_seeds=1,
     full_seeds=3,

@@ -183,11 +183,10 @@ def show(study: Study, found: dict[Key, Any], races: dict[Key, list[dict[str, An
 
 
 def _scores(
-    races: dict[Key, list[dict[str, Any]]], p: float, lam: float
+    races: dict[Key, list[dict[str, Any]]], p: float, lam: float, seeds: int
 ) -> dict[str, list[float | None]]:
     """By compressor, a score for each seed; top-k's one run draws nothing and stands for all."""
     found = {c: [r["score"] for r in races[p, lam, c]] for c in COMPRESSORS}
-    seeds = max(1, *map(len, found.values()))
     return {
         c: [None] * seeds if not v else v * seeds if c == "top-k" else v for c, v in found.items()
     }
@@ -195,7 +194,7 @@ def _scores(
 
 def _claims(study: Study, races: dict[Key, list[dict[str, Any]]], p: float, lam: float) -> None:
     """What the paper says of one p^ and lambda; of top-k, where workers differ, for 0 only."""
-    scores = _scores(races, p, lam)
+    scores = _scores(races, p, lam, len(study.seeds))
     where, place = f"p^ = {p:g}, lambda {lam:g}", "5.2, Figure 2"
     if lam:
         place = "A.5 and A.6, Figures 8 and 9"
@@ -235,12 +234,12 @@ def _claims(study: Study, races: dict[Key, list[dict[str, Any]]], p: float, lam:
 
 def _larger_lambda(study: Study, races: dict[Key, list[dict[str, Any]]]) -> None:
     """With a larger lambda perm-k is further ahead, where most workers hold the same images."""
-    lams = sorted({lam for _, lam, _ in races})
+    lams, seeds = sorted({lam for _, lam, _ in races}), len(study.seeds)
     for p in sorted({p for p, _, _ in races if p >= 0.9}) if len(lams) > 1 else ():
         for rival in ("rand-k", "top-k"):
             least, most = (
                 ratios(found[rival], found["perm-k"])
-                for found in (_scores(races, p, lam) for lam in (lams[0], lams[-1]))
+                for found in (_scores(races, p, lam, seeds) for lam in (lams[0], lams[-1]))
             )
             values = ratios(most, least)
             study.claim(

@@ -95,12 +95,20 @@ def race(
     }
 
 
-def search(run: Race, start: float, seeds: int, most_bits: float, *, low: float = 2.0**-6) -> dict:
+def search(
+    run: Race,
+    start: float,
+    seeds: int,
+    most_bits: float,
+    *,
+    low: float = 2.0**-6,
+    high: float = 2.0**30,
+) -> dict[str, Any]:
     """The multiplier of fewest bits; the module's text gives the rule.
 
     Args:
         start: the first guess. seeds: 0 to seeds - 1 are run with each multiplier.
-        low: halving goes no further.
+        low, high: halving and doubling go no further.
 
     Returns:
         ``best``, a multiplier, or where no race arrived the largest that did not diverge, or
@@ -131,7 +139,7 @@ def search(run: Race, start: float, seeds: int, most_bits: float, *, low: float 
 
     def climb(multiplier: float, factor: float) -> None:
         nonlocal best
-        while multiplier >= low:
+        while low <= multiplier <= high:
             mean = score(multiplier)
             if mean is not None and (best is None or mean < tried[best]["score"]):
                 best = multiplier

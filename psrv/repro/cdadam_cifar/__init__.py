@@ -78,7 +78,7 @@ EXPERIMENT = Experiment(
     full="ResNet-18 on CIFAR-10, 8 workers, batch 128, 10 epochs (the paper: 100), without VGG-16 "
     "and WideResNet; hours with a GPU, days on 2 cores, cell by cell",
     needs=("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-           "t10k-labels-idx1-ubyte", "cifar10-jpeg"),
+           "t10k-labels-idx1-ubyte", "cifar10-jpeg|cifar-10-binary|cifar-10-batches-bin"),
     run=run,
     quick_seeds=2,
     full_seeds=3,

@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
     full="ResNet-20 on CIFAR-10 (the paper: CIFAR-100), 8 workers, batch 8, 16 and 32, 10 epochs "
     "(the paper: 200), 3 seeds (the paper: 5); days on 2 cores, cell by cell",
     needs=("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-           "t10k-labels-idx1-ubyte", "cifar10-jpeg"),
+           "t10k-labels-idx1-ubyte", "cifar10-jpeg|cifar-10-binary|cifar-10-batches-bin"),
     run=run,
     quick_seeds=3,
     full_seeds=3,
