@@ -36,7 +36,7 @@ def list_experiments(data: Path | None) -> None:
         missing = experiment.missing(folder)
         files = Text()
         for stem in experiment.needs:
-            files.append(("\n" if files else "") + stem)
+            files.append(("\n" if files else "") + stem.replace("|", " or "))
             if stem in missing:
                 files.append(" (missing)", "red")
         minutes = f"{experiment.quick_minutes:g} min"
