@@ -152,14 +152,20 @@ class RandomSets:
     def of(self, seed: int, round: int, bucket: int) -> Owned:
         """The sets of a round, valid until the next call."""
         _random_sets(
-            seed, int(Purpose.CHOICE), round, bucket, self._d, self._k, self._owned.columns
+            np.uint64(seed),
+            int(Purpose.CHOICE),
+            round,
+            bucket,
+            self._d,
+            self._k,
+            self._owned.columns,
         )
         return self._owned
 
 
 @njit(**JIT)
 def _random_sets(seed, purpose, round, bucket, d, k, columns):
-    prefix = prefix64(np.uint64(seed), purpose, round, bucket)
+    prefix = prefix64(seed, purpose, round, bucket)
     if k == 1:
         first_images(prefix, d, columns)
         return
@@ -186,7 +192,7 @@ class Shares:
         total = 0
         for group, s in zip(self._groups, self._splits, strict=True):
             total = _share(
-                seed, round, bucket, group.index, s.dimension, s.members,
+                np.uint64(seed), round, bucket, group.index, s.dimension, s.members,
                 s.length, s.runs, s.each, s.over, s.owners, self._runs, self._places,
                 self._offsets[group.first :], self._columns, total,
             )  # fmt: skip
@@ -216,10 +222,10 @@ def _share(
 ):  # fmt: skip
     """One group's members, in order; the table is in ``codec/permutation.py``."""
     if over or not each:
-        prefix = prefix64(np.uint64(seed), ASSIGNMENT, round, bucket)
+        prefix = prefix64(seed, ASSIGNMENT, round, bucket)
         all_images(rank_key(prefix, group), members, places)
     if each:
-        prefix = prefix64(np.uint64(seed), PERMUTATION, round, bucket)
+        prefix = prefix64(seed, PERMUTATION, round, bucket)
         all_images(rank_key(prefix, group), runs, drawn)
     if each == 1 and length == 1 and not over:
         for i in range(members):

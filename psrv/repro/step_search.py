@@ -14,13 +14,14 @@ Source: Szlendak, Tyurin and Richtarik 2022 (permutation compressors), sections 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from psrv.crowd.history import Record, Target
-from psrv.errors import NonFiniteError
+from psrv.errors import CodecError, NonFiniteError
 from psrv.repro.cell_process import progress
 from psrv.simulation import simulate
 
@@ -74,11 +75,17 @@ def race(
         return goal(record)
 
     try:
-        simulate(
-            objective, workers=workers, rounds=rounds, lr=lr, seed=seed, every=every,
-            blocks="global", stop=stop, **method,
-        )  # fmt: skip
-    except NonFiniteError:
+        # Steps that are too large are part of a search; NumPy's words about them are not news.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(overflow|invalid value)", RuntimeWarning)
+            simulate(
+                objective, workers=workers, rounds=rounds, lr=lr, seed=seed, every=every,
+                blocks="global", stop=stop, **method,
+            )  # fmt: skip
+    except CodecError as error:
+        # The sum over workers may overflow where each of them is finite.
+        if not any(isinstance(e, NonFiniteError) for e in (error, error.__cause__)):
+            raise
         goal.lost = True
     first = records[0].grad_norm ** 2
     values = [record.grad_norm**2 / first for record in records]

@@ -1,104 +1,32 @@
-"""Experiment perm-quadratic: the search, its claims on made-up runs, and a small study."""
+"""Experiment perm-quadratic: its claims on made-up runs, and a small study."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from psrv.repro import perm_quadratic
 from psrv.repro.perm_quadratic import EXPERIMENT, NOISES, cells, show
 from psrv.repro.perm_quadratic.cells import COMPRESSORS, step_of
-from psrv.repro.step_search import search
 from psrv.repro.study import Study
-from psrv.repro.verdict import Verdict, of_means, plus_minus, spread
+from psrv.repro.verdict import Verdict
 
 HELD, NOT_HELD, UNDECIDED = Verdict.HELD, Verdict.NOT_HELD, Verdict.UNDECIDED
 LAM = 1e-6
 
 
-# The search for a step
-
-
-def runner(bits: dict[float, float | None], lost: float = float("inf")):
-    """Races that need ``bits[multiplier]``; from ``lost`` on they diverge."""
-    asked: list[tuple[float, int]] = []
-
-    def run(multiplier: float, seed: int, most: float) -> dict[str, Any]:
-        asked.append((multiplier, seed))
-        needed = bits.get(multiplier)
-        there = needed is not None and multiplier < lost and needed <= most
-        return {
-            "bits": needed if there else None,
-            "lost": multiplier >= lost,
-            "curve": [[0.0], [1.0]],
-            "rounds": 10,
-        }
-
-    return run, asked
-
-
-VALLEY = {2.0**k: 100.0 + 30 * abs(k - 3) for k in range(-6, 12)}
-
-
-@pytest.mark.parametrize("start", [0.25, 4.0, 8.0, 16.0, 64.0])
-def test_search_finds_the_power_of_two_with_the_fewest_bits(start):
-    run, asked = runner(VALLEY, lost=128.0)
-    found = search(run, start, 2, float("inf"))
-    assert found["best"] == 8.0
-    assert found["score"] == 100.0
-    tried = {float(m) for m in found["tried"]}
-    assert {4.0, 8.0, 16.0} <= tried, "the best has a neighbour on both sides"
-    assert {seed for _, seed in asked} == {0, 1}
-
-
-def test_search_comes_down_from_where_all_is_lost_and_knows_when_nothing_arrives():
-    run, _ = runner(VALLEY, lost=1.0)
-    found = search(run, 32.0, 1, float("inf"))
-    assert found["best"] == 0.5
-    run, _ = runner({}, lost=4.0)
-    found = search(run, 1.0, 1, 50.0)
-    assert found["score"] is None
-    assert found["best"] == 2.0, "the largest that did not diverge"
-
-
-def test_a_multiplier_counts_only_if_every_seed_arrives():
-    def run(multiplier: float, seed: int, most: float) -> dict[str, Any]:
-        late = multiplier == 2.0 and seed == 1
-        return {
-            "bits": None if late else 100.0 / multiplier if multiplier < 4 else 400.0,
-            "lost": False,
-            "curve": [[0.0], [1.0]],
-            "rounds": 1,
-        }
-
-    assert search(run, 1.0, 2, float("inf"))["best"] == 1.0
-
-
-# Quotients of means
-
-
-def test_quotient_of_means_is_that_of_the_costs_with_its_spread():
-    above, below = [6.0, 2.0, 4.0, 8.0], [1.0, 2.0, 1.0, 1.0]
-    values = of_means(above, below)
-    mean, reach = spread(values)
-    assert mean == pytest.approx(4.0, rel=0.1), "20 / 5, less the jackknife's bias"
-    assert reach > 1
-    assert of_means([8.0, 8.0], [2.0, 2.0]) == [4.0, 4.0]
-    assert of_means([8.0], [2.0, 4.0])[0] > of_means([8.0], [2.0, 4.0])[1] > 0
-    assert of_means([8.0, None], [2.0, 2.0]) == [None]
-    assert of_means([], [1.0]) == [None]
-    assert of_means([6.0], [3.0]) == [2.0]
-    assert plus_minus([4.0, 4.0]) == "4 (2 seeds)"
-    assert plus_minus([3.0, 5.0]) == "4 ± 2 (2 seeds)"
-    assert plus_minus([None]) == "no value"
-
-
 # Claims
 
 
-def made_up(change: dict[tuple[int, float, str], list[float | None]] | None = None):
-    """What the trial found: perm-k ahead, and what is given in its place."""
+SENT = 250.0
+"""Bits of a race that does not arrive, where nothing else is said."""
+
+
+def made_up(change=None, sent=SENT, lost=False):
+    """What the trial found: perm-k ahead, and what is given in its place.
+
+    Args:
+        change: bits by (n, noise, compressor). sent, lost: of races without bits.
+    """
     usual: dict[str, list[float | None]] = {
         "perm-k": [100.0, 101.0, 99.0, 100.0],
         "rand-k": [400.0, 404.0, 396.0, 400.0],
@@ -113,7 +41,15 @@ def made_up(change: dict[tuple[int, float, str], list[float | None]] | None = No
                     bits = [50.0]
                 bits = (change or {}).get((n, noise, compressor), bits)
                 key = (n, noise, LAM, compressor)
-                races[key] = [{"bits": b, "rounds": 7, "curve": [[0, 1], [1, 0.1]]} for b in bits]
+                races[key] = [
+                    {
+                        "bits": b,
+                        "rounds": 7,
+                        "lost": lost and b is None,
+                        "curve": [[0, sent if b is None else b], [1, 0.1]],
+                    }
+                    for b in bits
+                ]
                 found[key] = {"best": 2.0, "tried": {}}
                 limits[key] = 200.0 if compressor == "top-k" and n == 1000 else float("inf")
     return found, races, limits
@@ -133,9 +69,9 @@ class Claims:
 def claims(monkeypatch):
     monkeypatch.setattr(cells, "step_of", lambda n, noise, lam, c: {"perm-k": 2.0}.get(c, 1.0))
 
-    def make(change=None) -> dict[str, tuple[Verdict, Verdict | None, str]]:
+    def make(change=None, **how) -> dict[str, tuple[Verdict, Verdict | None, str]]:
         study = Claims()
-        show.claims(study, *made_up(change), LAM)
+        show.claims(study, *made_up(change, **how), LAM)
         return study.made
 
     return make
@@ -166,13 +102,55 @@ def test_rand_k_must_need_three_times_as_many_bits_where_workers_agree(claims, b
     assert made["perm-k needs fewer bits than rand-k, n = 1,000, noise 0"][0] is verdict
 
 
-def test_a_top_k_that_did_not_arrive_is_a_lower_bound(claims):
-    made = claims({(1000, 0.0, "top-k"): [None]})
-    verdict, _, text = made["perm-k needs fewer bits than top-k, n = 1,000, noise 0"]
-    assert verdict is HELD
-    assert text.startswith("at least 2")
-    slow = {(1000, 0.8, "top-k"): [None]}
-    assert claims(slow)["top-k needs fewer bits than perm-k, n = 1,000, noise 0.8"][0] is UNDECIDED
+PERM_AHEAD = "perm-k needs fewer bits than top-k, n = 1,000, noise 0"
+TOP_AHEAD = "top-k needs fewer bits than perm-k, n = 1,000, noise 0.8"
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "verdict", "text"),
+    [
+        (250.0, False, HELD, "at least 2 "),  # its limit is 200, perm-k's mean 100
+        (120.0, False, HELD, "at least 1.2 "),  # the rounds had run out
+        (80.0, False, UNDECIDED, "at least 0.8 "),
+        (250.0, True, UNDECIDED, "no value"),
+    ],
+)
+def test_a_top_k_that_did_not_arrive_is_a_lower_bound(claims, sent, lost, verdict, text):
+    made = claims({(1000, 0.0, "top-k"): [None]}, sent=sent, lost=lost)
+    assert made[PERM_AHEAD][0] is verdict
+    assert made[PERM_AHEAD][2].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("sent", "verdict", "text"),
+    [(250.0, NOT_HELD, "at most 0.5 "), (50.0, UNDECIDED, "at most 2 ")],
+)
+def test_the_other_way_round_it_bounds_the_quotient_from_above(claims, sent, verdict, text):
+    made = claims({(1000, 0.8, "top-k"): [None]}, sent=sent)
+    assert made[TOP_AHEAD][0] is verdict
+    assert made[TOP_AHEAD][2].startswith(text)
+
+
+def test_perm_k_that_did_not_arrive_is_no_bound(claims):
+    made = claims({(1000, 0.0, "perm-k"): [100.0, None, 100.0, 100.0]})
+    assert made[PERM_AHEAD] == (UNDECIDED, HELD, "no value")
+
+
+def test_no_step_at_all_decides_nothing(claims):
+    made = claims({(1000, 0.0, "top-k"): []})
+    assert made[PERM_AHEAD] == (UNDECIDED, HELD, "no value")
+
+
+def test_one_seed_decides_nothing_where_coins_are_tossed(claims):
+    change = {(10, 0.0, "perm-k"): [100.0], (10, 0.0, "rand-k"): [400.0]}
+    verdict, _, text = claims(change)["perm-k needs fewer bits than rand-k, n = 10, noise 0"]
+    assert (verdict, text) == (UNDECIDED, "4")
+
+
+def test_best_steps_are_compared_as_numbers_not_as_multipliers(claims):
+    """Of equal multipliers the steps differ as the theorem's do: twice as large here."""
+    sentence = "perm-k's best step is no smaller than rand-k's, noise up to .2, lambda 1e-06"
+    assert claims()[sentence] == (HELD, None, "from 2 to 2")
 
 
 def test_one_noise_scale_is_enough_against_top_k_of_ten_workers(claims):
@@ -201,6 +179,8 @@ def test_small_study_from_the_search_to_the_claims(tmp_path, monkeypatch):
     by_name = {claim.sentence: claim for claim in study.claims}
     assert "for n = 10 top-k needs the fewest bits, at every noise scale, lambda 1e-06" in by_name
     assert by_name["perm-k needs fewer bits than rand-k, n = 10, noise 0"].measured != "no value"
+    # 6 searches; 2 seeds of two compressors and 1 of top-k at each noise.
+    assert study.computed == 6 + 2 * (2 + 2 + 1)
     (table,) = study.tables
     assert len(table.rows) == 6
     assert {panel.group for panel in study.panels} == {
