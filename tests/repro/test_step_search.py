@@ -46,8 +46,9 @@ def test_search_comes_down_from_where_all_is_lost_and_knows_when_nothing_arrives
     run, _ = runner(VALLEY, lost=1.0)
     found = search(run, 32.0, 1, float("inf"))
     assert found["best"] == 0.5
-    run, _ = runner({}, lost=4.0)
+    run, asked = runner({}, lost=4.0)
     found = search(run, 1.0, 1, 50.0)
+    assert [m for m, _ in asked] == [1.0, 2.0, 4.0, 0.5], "smaller ones need more bits yet"
     assert found["score"] is None
     assert found["best"] == 2.0, "the largest that did not diverge"
 
