@@ -26,7 +26,7 @@ import numpy as np
 
 from psrv.codec.base import Bytes, Draw
 from psrv.codec.channel import Relay
-from psrv.errors import CodecError, ProtocolError
+from psrv.errors import CodecError, NonFiniteError, ProtocolError
 from psrv.job import Job
 from psrv.messages import Push, Result
 
@@ -270,7 +270,8 @@ class Aggregator:
                 return CodecError(
                     f"worker {rank}, round {action.round}, bucket {action.bucket}: {fault}"
                 )
-        return CodecError(
+        kind = NonFiniteError if isinstance(error, NonFiniteError) else CodecError
+        return kind(
             f"the sum over workers is not finite in round {action.round}, bucket "
             f"{action.bucket}: {error}"
         )

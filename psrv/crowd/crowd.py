@@ -43,7 +43,7 @@ from psrv.crowd import kernels
 from psrv.crowd.lines import DrawnLine, Line, covered, line_of, partial_line
 from psrv.crowd.rows import Rows
 from psrv.crowd.team import Team
-from psrv.errors import CodecError, ConfigError, NonFiniteError
+from psrv.errors import ConfigError, NonFiniteError
 from psrv.job import Job
 from psrv.worker.replica import Replica
 from psrv.worker.warm import warmup
@@ -194,7 +194,7 @@ class Crowd:
                 try:
                     result = relay.run((), self.round, eta)
                 except NonFiniteError as error:
-                    raise CodecError(
+                    raise NonFiniteError(
                         f"the sum over workers is not finite in round {self.round}, bucket "
                         f"{bucket.index}: {error}"
                     ) from error

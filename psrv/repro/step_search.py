@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from psrv.crowd.history import Record, Target
-from psrv.errors import CodecError, NonFiniteError
+from psrv.errors import NonFiniteError
 from psrv.repro.cell_process import progress
 from psrv.simulation import simulate
 
@@ -82,10 +82,7 @@ def race(
                 objective, workers=workers, rounds=rounds, lr=lr, seed=seed, every=every,
                 blocks="global", stop=stop, **method,
             )  # fmt: skip
-    except CodecError as error:
-        # The sum over workers may overflow where each of them is finite.
-        if not any(isinstance(e, NonFiniteError) for e in (error, error.__cause__)):
-            raise
+    except NonFiniteError:  # in a gradient, or in the sum over workers
         goal.lost = True
     first = records[0].grad_norm ** 2
     values = [record.grad_norm**2 / first for record in records]

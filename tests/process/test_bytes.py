@@ -20,7 +20,10 @@ from psrv.tasks.mnist import Mnist
 
 pytestmark = pytest.mark.process
 
-SIGNS = sorted(set(METHODS) - {"sgd", "sgdm", "amsgrad"})
+SIGNS = sorted(set(METHODS) - {"sgd", "sgdm", "amsgrad", "ef21", "ef21-two-way", "marina"})
+VARYING = {"ef21", "ef21-two-way", "marina", "onebit-adam"}
+"""Their rounds differ; tests/process/test_identity.py and tests/oracles count their bytes."""
+
 DATA = os.environ.get("PSRV_DATA")  # before the tests' own environment takes it away
 MNIST = (  # the network of the mnist task
     Tensor("0.weight", (8, 1, 5, 5)),
@@ -47,7 +50,7 @@ def sent(summary) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("blocks", [32768, "tensor"])
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - VARYING))
 def test_payload_is_what_was_predicted(method, blocks, tmp_path):
     task = "synthetic:1200k"
     job = JobConfig(method=method, task=task, workers=2, rounds=2, blocks=blocks)

@@ -87,12 +87,15 @@ def test_methods_whose_rounds_differ_agree_over_sockets(method, options, tmp_pat
 
 @pytest.mark.torch
 @pytest.mark.parametrize("options", [{}, {"anchor_batch": 40, "probability": 0.25}], ids=str)
-def test_marina_on_minibatches_agrees_over_sockets(options, tmp_path, runs):
-    """Both gradients of a compressed round on one batch; dense rounds on a larger one."""
+def test_marina_on_minibatches_agrees_over_sockets(options, runs):
+    """Both gradients of a compressed round on one batch; dense rounds on a larger one.
+
+    In processes: two networks made at once by threads would share torch's generator.
+    """
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     options = {"workers": 2, "rounds": 12, "seed": 3, "batch": 8, **options}
-    found = threaded(JobConfig(method="marina", task="digits", **options), tmp_path)
+    found = runs.launched("marina", "digits", **options)
     expected = runs.simulated("marina", "digits", **options)
     assert digest_of(found) == expected["replica_digest"]
     assert found["final"] == expected["final"]
