@@ -5,9 +5,11 @@ that one worker has sent until then. ``search`` finds the multiplier with the fe
 first guess it doubles while that helps, and where the guess itself is no success it halves.
 
 The rule. A multiplier's score is the mean of its races' bits over the search's seeds, and no
-number where one of them diverges or needs more than ``most_bits``. Doubling goes on until a
-multiplier is worse than the best so far, or none; halving likewise, and only where doubling
-found nothing beyond the first guess. So every multiplier but the best has a worse neighbour.
+number where one of them diverges or needs more than ``most_bits``. One with a score is better than
+one without; of those without, the one is better whose races ended with the smaller relative
+squared norm; one that diverged is never the best. Doubling goes on until a multiplier is not
+better than the best so far; halving likewise, and only where doubling found nothing beyond the
+first guess. So the best has a worse neighbour on both sides, or is an end of the range.
 
 Source: Szlendak, Tyurin and Richtarik 2022 (permutation compressors), sections 5.1 and A.1.
 """
@@ -115,52 +117,57 @@ def search(
         low, high: halving and doubling go no further.
 
     Returns:
-        ``best``, a multiplier, or where no race arrived the largest that did not diverge, or
-        None; ``score``, its mean bits or None; ``tried``, by multiplier: ``score``,
-        whether one race was ``lost``, and the ``curve`` of seed 0.
+        ``best``, a multiplier, or None where every one diverged; ``score``, its mean bits, or
+        None where it did not arrive with each seed; ``races``, those of the best, by seed up to
+        the first that did not arrive; ``tried``, by multiplier: ``score``, whether one race was
+        ``lost``, ``final``, the largest relative squared norm at the end of a race, and the
+        ``curve`` of seed 0.
     """
     tried: dict[float, dict[str, Any]] = {}
+    races: dict[float, list[dict[str, Any]]] = {}
     best: float | None = None
 
-    def score(multiplier: float) -> float | None:
+    def attempt(multiplier: float) -> dict[str, Any]:
         # One that is already twice as bad as the best needs not arrive.
         most = most_bits
-        if best is not None:
+        if best is not None and tried[best]["score"] is not None:
             most = min(most_bits, 2.5 * tried[best]["score"])
-        races = []
+        runs = races[multiplier] = []
         for seed in range(seeds):
-            races.append(run(multiplier, seed, most))
-            if races[-1]["bits"] is None:
+            runs.append(run(multiplier, seed, most))
+            if runs[-1]["bits"] is None:
                 break
-        found = [r["bits"] for r in races]
-        mean = None if None in found else float(np.mean(found))
-        tried[multiplier] = {
-            "score": mean,
-            "lost": any(r["lost"] for r in races),
-            "curve": races[0]["curve"],
+        found = [r["bits"] for r in runs]
+        return {
+            "score": None if None in found else float(np.mean(found)),
+            "lost": any(r["lost"] for r in runs),
+            "final": max(r["curve"][1][-1] for r in runs),
+            "curve": runs[0]["curve"],
         }
-        return mean
 
     def climb(multiplier: float, factor: float) -> None:
         nonlocal best
         while low <= multiplier <= high:
-            mean = score(multiplier)
-            if mean is not None and (best is None or mean < tried[best]["score"]):
+            tried[multiplier] = attempt(multiplier)
+            if tried[multiplier]["lost"]:
+                if best is not None or factor > 1:
+                    return
+            elif best is None or _rank(tried[multiplier]) < _rank(tried[best]):
                 best = multiplier
-            elif best is not None or (factor > 1 and tried[multiplier]["lost"]):
+            else:
                 return
-            elif factor < 1 and not tried[multiplier]["lost"]:
-                return  # smaller ones need more bits than this one, which needs too many
             multiplier *= factor
 
     climb(start, 2.0)
     if best in (None, start):
         climb(start / 2, 0.5)
+    named = {f"{m:g}": tried[m] for m in sorted(tried)}
     if best is None:
-        sound = [m for m, t in tried.items() if not t["lost"]]
-        return {"best": max(sound, default=None), "score": None, "tried": _named(tried)}
-    return {"best": best, "score": tried[best]["score"], "tried": _named(tried)}
+        return {"best": None, "score": None, "races": [], "tried": named}
+    return {"best": best, "score": tried[best]["score"], "races": races[best], "tried": named}
 
 
-def _named(tried: dict[float, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {f"{m:g}": tried[m] for m in sorted(tried)}
+def _rank(one: dict[str, Any]) -> tuple[bool, float]:
+    """Smaller is better: those that arrived by their bits, then the others by where they ended."""
+    arrived = one["score"] is not None
+    return (not arrived, one["score"] if arrived else one["final"])

@@ -34,9 +34,11 @@ def _small(monkeypatch):
     monkeypatch.setattr(regression, "SPLITS", {False: 30})
     # An eigenvalue problem of 784 x 784, for a table; tested with the autoencoder.
     monkeypatch.setattr(Autoencoder, "minimum", lambda self: 0.0)
-    # Of these small images: the first step is too large.
+    # Of these small images: the first step is too large, and nothing below the second is tried.
     monkeypatch.setattr(autoencoder, "COMPARED", {False: (5, 12)})
-    monkeypatch.setattr(autoencoder, "STEPS", {False: (2.0, 2**-9)})
+    steps = dict.fromkeys(("heterogeneous", "homogeneous"), (2.0, 2**-9))
+    monkeypatch.setattr(autoencoder, "STEPS", {False: steps})
+    monkeypatch.setattr(autoencoder, "LOWEST", 2**-9)
 
 
 @pytest.mark.usefixtures("_small")
@@ -83,13 +85,15 @@ def local(fall, mean):
     return found | {"10": [0, mean * fall, fall]}
 
 
-def judged(alike, apart, falls=(400, 400), mean=12):
+def judged(alike, apart, falls=(400, 400), mean=12, tried=None):
     """The verdicts of part two for ratios by t, each of two seeds."""
     study = Study(EXPERIMENT, Path("unused"))
     compared = [10, 100, 200, 300]
     table = {"homogeneous": alike, "heterogeneous": apart}
     runs = {"homogeneous": [{"local": local(f, mean), "diverged": None} for f in falls]}
     autoencoder._claims(study, compared, table, runs)
+    best = {"homogeneous": 2**-7, "heterogeneous": 2**-8}
+    autoencoder._entries_claim(study, compared, table, tried or {}, best)
     return [claim.verdict for claim in study.claims]
 
 
@@ -119,3 +123,36 @@ def test_a_ratio_is_a_mean_over_the_rounds_about_it():
     assert autoencoder.ratio_at(result, 100) is None
     compared, wanted = autoencoder.points(True)
     assert {t + k for t in compared for k in range(-2, 3)} <= set(wanted)
+
+
+def test_entries_that_another_step_has_are_undecided():
+    """The paper's step is not known; another regime's step, or one that diverged, is no help."""
+    alike, apart = PAPER
+    alike = [[600, 610], *alike[1:]]
+    good = {"local": {"10": [0, 111, 1], "300": [0, 7, 1]}, "diverged": None}
+    far = {"local": {"10": [0, 400, 1], "300": [0, 7, 1]}, "diverged": None}
+    assert judged(alike, apart, tried={("homogeneous", 2**-8): good})[3] is OPEN
+    assert judged(alike, apart, tried={("homogeneous", 2**-8): far})[3] is NOT
+    assert judged(alike, apart, tried={("heterogeneous", 2**-8): good})[3] is NOT
+    lost = {"local": {}, "diverged": 30}
+    assert judged(alike, apart, tried={("homogeneous", 2**-6): lost})[3] is NOT
+
+
+def test_the_grid_is_extended_where_its_end_is_best():
+    def tried(*ends, regime="homogeneous"):
+        """By step 2^-6, 2^-7, ...: the gradient norm in the end; None diverged."""
+        return {
+            (regime, 2.0 ** -(6 + k)): {"end": end, "diverged": 3 if end is None else None}
+            for k, end in enumerate(ends)
+        }
+
+    beyond = autoencoder._beyond
+    assert beyond(tried(None, 2.0, 3.0), "homogeneous") == []
+    assert beyond(tried(None, 3.0, 2.0), "homogeneous") == [2**-9]
+    assert beyond(tried(2.0, 3.0, 4.0), "homogeneous") == [2**-5]
+    assert beyond(tried(2.0), "homogeneous") == [2**-7, 2**-5]
+    assert beyond(tried(None, None), "homogeneous") == [2**-8]
+    both = tried(None, 2.0, 3.0) | tried(3.0, 2.0, regime="heterogeneous")
+    assert (beyond(both, "homogeneous"), beyond(both, "heterogeneous")) == ([], [2**-8])
+    down = tried(*[None] * 10, 1.0)
+    assert beyond(down, "homogeneous") == [], "2^-16 is the end"

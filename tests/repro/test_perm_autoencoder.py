@@ -240,6 +240,56 @@ def test_a_larger_lambda_is_judged_where_most_images_are_shared():
     assert not study.claims
 
 
+def tolerated(p, perm, top):
+    """The claim on A.7's steps, for scores by exponent; None is divergence."""
+    study = Study(EXPERIMENT, Path("unused"), seeds=2)
+    scores = {"perm-k": perm, "top-k": top}
+    found = {
+        (p, 0.0, c): {"tried": {repr(2.0**k): {"score": s} for k, s in its.items()}}
+        for c, its in scores.items()
+    }
+    perm_autoencoder._tolerated(study, found, p, 0.0)
+    return study.claims
+
+
+@pytest.mark.parametrize(
+    ("perm", "top", "verdict"),
+    [
+        ({-8: 0.1, -7: None}, {-9: 0.1, -8: None}, HELD),
+        ({-8: 0.1, -7: 2.5}, {-9: 0.1, -8: None}, HELD),  # above its start, and not over 1e8
+        ({-8: 0.1, -7: None}, {-8: 0.1, -7: None}, UNDECIDED),  # the grid's resolution
+        ({-8: 0.1, -7: 0.2}, {-8: 0.1, -7: None}, HELD),
+        ({-8: 0.1, -7: None}, {-9: 0.1, -8: 0.2}, UNDECIDED),  # top-k's limit was not looked for
+        ({-9: 0.1, -8: None}, {-8: 0.1, -7: None}, NOT_HELD),
+        ({-8: None}, {-9: 0.1, -8: None}, UNDECIDED),
+    ],
+)
+def test_where_workers_are_alike_perm_k_must_stand_a_step_that_top_k_does_not(perm, top, verdict):
+    (claim,) = tolerated(0.9, perm, top)
+    assert (claim.verdict, claim.place) == (verdict, "A.7, Figure 10")
+    assert claim.expected is None
+
+
+@pytest.mark.parametrize(
+    ("perm", "top", "verdict"),
+    [
+        ({-8: 0.1, -7: None}, {-9: 0.1, -8: None}, HELD),
+        ({-8: 0.1, -7: None}, {-10: 0.1, -9: None}, NOT_HELD),
+        ({-11: 0.1, -10: None}, {-9: 0.1, -8: None}, NOT_HELD),
+        ({-9: 0.1, -8: 0.2}, {-9: 0.1, -8: None}, UNDECIDED),
+    ],
+)
+def test_where_they_differ_the_steps_must_be_about_the_same(perm, top, verdict):
+    (claim,) = tolerated(0.0, perm, top)
+    assert claim.verdict is verdict
+
+
+def test_between_the_two_the_paper_says_nothing_of_steps():
+    assert tolerated(0.75, {-8: 0.1}, {-8: 0.1}) == []
+    (claim,) = tolerated(1.0, {-8: 0.1, -7: 0.2}, {-8: None})
+    assert claim.measured == "perm-k: 2^-7 yes, larger not tried; top-k: none yes, 2^-8 no"
+
+
 def test_settings_are_the_papers():
     assert load_experiment("perm-autoencoder") is EXPERIMENT
     assert tuple(ROUNDS[True]) == (0.0, 0.5, 0.75, 0.9, 1.0)
@@ -296,12 +346,14 @@ def test_small_study_from_the_search_to_the_claims(data, tmp_path):
     EXPERIMENT.run(study)
     assert study.computed == 6
     assert [claim.sentence.split(",")[0] for claim in study.claims] == [
-        RAND, BEHIND, OTHER, RAND, TOP,
+        RAND, BEHIND, OTHER, "perm-k and top-k tolerate about the same steps",
+        RAND, TOP, "perm-k tolerates larger steps than top-k",
     ]  # fmt: skip
     assert all("no value" not in claim.measured for claim in study.claims)
-    assert all("3 seeds" in claim.measured for claim in study.claims)
+    orders = [claim for claim in study.claims if "at equal bits" in claim.sentence]
+    assert all("3 seeds" in claim.measured for claim in orders)
     # Workers with the same images: MARINA with perm-k takes the steps of gradient descent.
-    assert float(study.claims[3].measured.split()[0]) > 1
+    assert float(orders[3].measured.split()[0]) > 1
     (table,) = study.tables
     assert [row[1:3] for row in table.rows] == [[p, c] for p in (0.5, 1.0) for c in COMPRESSORS]
     assert all(row[3].startswith("2^") for row in table.rows)

@@ -58,6 +58,8 @@ def made_up(change=None, sent=SENT, lost=False):
 class Claims:
     """Takes the place of a study."""
 
+    full, seeds = False, range(8)
+
     def __init__(self) -> None:
         self.made: dict[str, tuple[Verdict, Verdict | None, str]] = {}
 
@@ -147,16 +149,90 @@ def test_one_seed_decides_nothing_where_coins_are_tossed(claims):
     assert (verdict, text) == (UNDECIDED, "4")
 
 
+STEPS = "perm-k's best step is no smaller than rand-k's, noise up to .2, lambda 1e-06"
+
+
 def test_best_steps_are_compared_as_numbers_not_as_multipliers(claims):
     """Of equal multipliers the steps differ as the theorem's do: twice as large here."""
-    sentence = "perm-k's best step is no smaller than rand-k's, noise up to .2, lambda 1e-06"
-    assert claims()[sentence] == (HELD, None, "from 2 to 2")
+    assert claims()[STEPS] == (HELD, None, "from 2 to 2, 8 of 8 at least 2")
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "verdict", "text"),
+    [
+        (1.0, UNDECIDED, "from 1 to 2, 7 of 8 at least 2"),
+        (0.5, UNDECIDED, "from 0.5 to 2, 7 of 8 at least 2"),
+        (0.25, NOT_HELD, "from 0.25 to 2, 7 of 8 at least 2"),
+    ],
+)
+def test_steps_within_the_grid_s_factor_decide_nothing(monkeypatch, multiplier, verdict, text):
+    """One of perm-k's eight best steps is no longer twice rand-k's."""
+    monkeypatch.setattr(cells, "step_of", lambda n, noise, lam, c: 1.0)
+    study, (found, _, _) = Claims(), made_up()
+    for key, result in found.items():
+        result["best"] = 2.0 if key[3] == "perm-k" else 1.0
+    found[10, 0.1, LAM, "perm-k"]["best"] = multiplier
+    show._steps(study, found, LAM)
+    assert study.made[STEPS] == (verdict, None, text)
 
 
 def test_one_noise_scale_is_enough_against_top_k_of_ten_workers(claims):
     made = claims({(10, 0.2, "top-k"): [120.0]})
     sentence = "for n = 10 top-k needs the fewest bits, at every noise scale, lambda 1e-06"
     assert made[sentence][0] is NOT_HELD
+
+
+def test_all_that_is_judged_of_ten_workers_is_shown(claims):
+    """Both rivals at all five noise scales; rand-k's alone can decide."""
+    made = claims({(10, 0.2, "rand-k"): [20.0, 21.0, 19.0, 20.0]})
+    sentence = "for n = 10 top-k needs the fewest bits, at every noise scale, lambda 1e-06"
+    verdict, _, text = made[sentence]
+    assert verdict is NOT_HELD
+    assert text.startswith("perm-k / top-k at noise 0: 2 ")
+    assert "; rand-k / top-k at noise 0: 8 " in text
+    assert "0.2: 0.4 " in text
+    assert text.count("4 seeds") == 10
+
+
+SOCKETS = "over sockets the chosen runs of ten workers take the same steps as in simulation"
+ROW = {"noise": 0.1, "compressor": "perm-k"}
+RAN = ROW | {"rounds": 9, "bits": 1.0, "same": True, "relative": 9e-10, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "text"),
+    [
+        ([RAN, RAN], HELD, "2 of 2 equal; at most 9.00e-10"),
+        ([RAN, ROW], UNDECIDED, "1 of 1 equal; at most 9.00e-10; 1 not run"),
+        ([ROW], UNDECIDED, "0 of 0 equal; 1 not run"),
+        ([], UNDECIDED, "0 of 0 equal"),
+        ([RAN | {"same": False}, ROW], NOT_HELD, "0 of 1 equal"),
+        ([RAN | {"relative": 1e-8}], NOT_HELD, "1 of 1 equal; at most 1.00e-8"),
+    ],
+)
+def test_a_run_that_is_missing_over_sockets_leaves_the_claim_undecided(rows, verdict, text):
+    study = Claims()
+    show.socket_claim(study, rows)
+    assert study.made[SOCKETS][:2] == (verdict, HELD)
+    assert study.made[SOCKETS][2].startswith(text)
+
+
+def test_without_a_race_that_arrives_nothing_is_run_over_sockets():
+    races = {(10, 0.1, LAM, c): [] if c == "perm-k" else [{"bits": None}] for c in COMPRESSORS}
+    assert perm_quadratic._over_sockets(Claims(), {}, races) == [
+        {"noise": 0.1, "compressor": "perm-k"},
+        {"noise": 0.1, "compressor": "top-k"},
+    ]
+
+
+def test_the_problem_that_the_coins_leave_open_gets_more_seeds():
+    study = Claims()
+    hard, usual = (1000, 0.8, LAM), (1000, 0.2, LAM)
+    assert perm_quadratic._tuned_on(study, hard) == 16
+    assert perm_quadratic._raced_on(study, hard) == 32
+    assert perm_quadratic._tuned_on(study, usual) == 3
+    assert perm_quadratic._raced_on(study, usual) == 16
+    assert perm_quadratic._raced_on(study, (10, 0.8, LAM)) == 8
 
 
 # All of it
@@ -179,8 +255,10 @@ def test_small_study_from_the_search_to_the_claims(tmp_path, monkeypatch):
     by_name = {claim.sentence: claim for claim in study.claims}
     assert "for n = 10 top-k needs the fewest bits, at every noise scale, lambda 1e-06" in by_name
     assert by_name["perm-k needs fewer bits than rand-k, n = 10, noise 0"].measured != "no value"
-    # 6 searches; 2 seeds of two compressors and 1 of top-k at each noise.
-    assert study.computed == 6 + 2 * (2 + 2 + 1)
+    # 6 searches, each on both seeds: their races are shown, and none is run again.
+    assert study.computed == 6
+    assert "2 seeds" in by_name["perm-k needs fewer bits than rand-k, n = 10, noise 0"].measured
+    assert any("coins" in note and "not of the problems" in note for note in study.notes)
     (table,) = study.tables
     assert len(table.rows) == 6
     assert {panel.group for panel in study.panels} == {

@@ -10,8 +10,8 @@ import pytest
 from psrv.repro.step_search import BitsTarget, race, search
 
 
-def runner(bits: dict[float, float | None], lost: float = float("inf")):
-    """Races that need ``bits[multiplier]``; from ``lost`` on they diverge."""
+def runner(bits: dict[float, float | None], lost: float = float("inf"), final=lambda m: 1.0):
+    """Races that need ``bits[multiplier]``, end at ``final`` of it and diverge from ``lost`` on."""
     asked: list[tuple[float, int]] = []
 
     def run(multiplier: float, seed: int, most: float) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def runner(bits: dict[float, float | None], lost: float = float("inf")):
         return {
             "bits": needed if there else None,
             "lost": multiplier >= lost,
-            "curve": [[0.0], [1.0]],
+            "curve": [[0.0], [final(multiplier)]],
             "rounds": 10,
         }
 
@@ -46,11 +46,37 @@ def test_search_comes_down_from_where_all_is_lost_and_knows_when_nothing_arrives
     run, _ = runner(VALLEY, lost=1.0)
     found = search(run, 32.0, 1, float("inf"))
     assert found["best"] == 0.5
-    run, asked = runner({}, lost=4.0)
+    run, asked = runner({}, lost=4.0, final=lambda m: 1 / m)
     found = search(run, 1.0, 1, 50.0)
-    assert [m for m, _ in asked] == [1.0, 2.0, 4.0, 0.5], "smaller ones need more bits yet"
+    assert [m for m, _ in asked] == [1.0, 2.0, 4.0], "it ends where the races ended lowest"
     assert found["score"] is None
     assert found["best"] == 2.0, "the largest that did not diverge"
+
+
+@pytest.mark.parametrize("start", [1.0, 8.0, 64.0])
+def test_where_nothing_arrives_the_best_is_the_one_that_ended_lowest(start):
+    """One that grows, and is not lost yet, is not the best for being the largest."""
+    run, asked = runner({}, lost=16.0, final=lambda m: 1e5 if m > 4 else 2.0 ** -abs(m))
+    found = search(run, start, 3, 50.0)
+    assert (found["best"], found["score"]) == (4.0, None)
+    assert {2.0, 4.0, 8.0} <= {m for m, _ in asked}
+    assert found["tried"]["8"]["final"] == 1e5
+    assert len(found["races"]) == 1, "one race is enough to know"
+
+
+def test_one_that_arrives_is_better_than_any_that_does_not():
+    run, _ = runner({1.0: 100.0}, final=lambda m: 1e-3 if m == 1 else 1e-9)
+    for start in (0.5, 1.0, 2.0):
+        assert search(run, start, 1, float("inf"))["best"] == 1.0
+
+
+def test_the_best_multiplier_s_races_are_returned_by_seed():
+    def run(multiplier: float, seed: int, most: float) -> dict[str, Any]:
+        bits = 10 * multiplier + seed
+        return {"bits": bits, "lost": False, "curve": [[0.0], [1.0]], "rounds": 1}
+
+    found = search(run, 1.0, 3, float("inf"), low=0.5)
+    assert (found["best"], [r["bits"] for r in found["races"]]) == (0.5, [5.0, 6.0, 7.0])
 
 
 def test_a_multiplier_counts_only_if_every_seed_arrives():
@@ -68,13 +94,13 @@ def test_a_multiplier_counts_only_if_every_seed_arrives():
 
 @pytest.mark.parametrize("start", [2.0**-4, 1.0, 2.0**9])
 def test_search_ends_where_nothing_arrives(start):
-    run, asked = runner({})
+    run, asked = runner({}, final=lambda m: 1 / m)
     found = search(run, start, 2, float("inf"))
     assert found["score"] is None
     assert found["best"] == max(m for m, _ in asked) == 2.0**30
     run, asked = runner({}, lost=0.0)
     found = search(run, start, 2, float("inf"))
-    assert (found["best"], found["score"]) == (None, None)
+    assert (found["best"], found["score"], found["races"]) == (None, None, [])
     assert min(m for m, _ in asked) == 2.0**-6
     assert all(one["lost"] for one in found["tried"].values())
     assert {seed for _, seed in asked} == {0}, "one race is enough to know"

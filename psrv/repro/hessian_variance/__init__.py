@@ -26,9 +26,9 @@ EXPERIMENT = Experiment(
     place="A.8, Table 5",
     question="How small is the Hessian variance L+- beside L+, on which perm-k's gain rests?",
     quick="mg split in two in 2,000 random ways; the autoencoder on MNIST with n = 1,000 workers, "
-    "300 rounds, best of 3 step sizes.",
+    "300 rounds, best of at least 3 step sizes, more where the best is an end of the grid.",
     full="mg split in 20,000 random ways; the autoencoder on MNIST with n = 1,000 workers, 900 "
-    "rounds as in Table 5, best of 5 step sizes. The paper's step sizes, start and "
+    "rounds as in Table 5, best of at least 5 step sizes. The paper's step sizes, start and "
     "split are not known.",
     needs=("mg", "train-images-idx3-ubyte"),
     run=run,

@@ -3,7 +3,8 @@
 One problem for each number of workers, noise and lambda, the built-in task ``quadratic`` of
 seed 0, so that the same functions can be run over sockets. Seeds of a race are those of the
 coins and of the drawn coordinates; perm-k and rand-k of one seed toss the same coins, which
-depend on the seed, the round and p, and p = K / d is the same for both.
+depend on the seed, the round and p, and p = K / d is the same for both. What is spread over
+seeds is therefore due to coins and draws, never to the functions.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def search_cell(
     every: int,
     most_bits: float,
 ) -> dict[str, Any]:
-    """The best multiplier."""
+    """The best multiplier, and its races."""
 
     def run(multiplier: float, seed: int, most: float) -> dict[str, Any]:
         return race_cell(n, noise, lam, compressor, multiplier, seed, rounds, every, most)
