@@ -177,7 +177,8 @@ def repro(
         typer.Option(metavar="N", help="Cells at once (default: cores).", show_default=False),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if what should hold does not.")
+        bool,
+        typer.Option("--check", help="Exit with 1 if what should hold is not held or undecided."),
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an earlier run left.")

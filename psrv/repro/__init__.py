@@ -5,6 +5,8 @@ study.py        what an experiment is given: cells, runs, panels, tables, claims
 verdict.py      held, not held or undecided: the rule
 store.py        finished cells on disk    cells.py, cell_process.py   cells in parallel
 runs.py         runs over sockets and in simulation, read back
+learning.py     training runs as cells    ladder.py   their step sizes
+agreement.py    a run over sockets beside the simulated one
 figures.py      panels to PNG    page.py   report.html    output.py   data.json and the rest
 docs/repro.md says how to use it, how to add an experiment, and what a verdict means.
 """

@@ -30,7 +30,6 @@ class Experiment:
             follow. "one|other" is there if one of them is.
         run: does it all, through the study it is given.
         quick_seeds, full_seeds: how many seeds, where ``--seeds`` does not say.
-        quick_minutes: what the quick setting takes on 2 cores.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Experiment:
     run: Callable[[Study], None]
     quick_seeds: int = 1
     full_seeds: int = 1
-    quick_minutes: float = 5.0
 
     def missing(self, data: Path | None) -> list[str]:
         """The files of ``needs`` that are not in the data folder."""

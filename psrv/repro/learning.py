@@ -1,13 +1,15 @@
 """Training runs as cells of a study, and what the learning experiments share.
 
 ``train`` is a run of a built-in task with simulated workers, as ``psrv simulate`` does it
-(the same parameters, bit for bit), with what these experiments need beside: the papers'
-step sizes that fall at given shares of the run, the contraction along the way, and a run
-that diverges as a result and not as an error.
+(the same parameters, bit for bit), with what these experiments need beside: the contraction
+along the way, and a run that diverges as a result and not as an error. Its accuracy then
+counts as minus infinity and its loss as infinity: no value is missing, and what needs it is
+not held.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,24 +23,11 @@ from psrv.options import JobConfig
 from psrv.plan import Plan, norm_of, pack, unpack
 from psrv.repro.cell_process import progress
 from psrv.repro.contraction import Watch, block_edges
-from psrv.repro.study import Study
 from psrv.repro.verdict import Value
 from psrv.simulation import Cluster
 from psrv.worker.task_gradient import TaskGradient
 
-Drops = Sequence[tuple[float, float]]
-"""(share of the run, factor): from there on the step size is multiplied by the factor."""
-
-Settings = dict[str, Any]
 Result = dict[str, Any]
-
-
-def step_size(lr: float, drops: Drops, round: int, rounds: int) -> float:
-    """The step size of a round: ``lr`` times the factors of all drops passed by then."""
-    for share, factor in drops:
-        if round >= share * rounds:
-            lr *= factor
-    return lr
 
 
 def train(
@@ -48,7 +37,7 @@ def train(
     workers: int,
     rounds: int,
     lr: float,
-    drops: Drops = (),
+    lr_drops: str | None = None,
     batch: int | None = None,
     blocks: BlockRule = "tensor",
     seed: int = 0,
@@ -63,8 +52,8 @@ def train(
     """One run with n simulated workers; a cell.
 
     Args:
-        task, method, workers, rounds, lr, batch, blocks, seed, data: as for ``psrv simulate``.
-        drops: see ``Drops``.
+        task, method, workers, rounds, lr, lr_drops, batch, blocks, seed, data: as for
+            ``psrv simulate``.
         evaluations: on the test data, evenly over the run and at its end; 0: at the end.
         watched: rules of blocks whose contraction is measured each round on the p_t of the
             first ``watched_workers`` workers, least over ``watched_epoch`` rounds.
@@ -73,7 +62,8 @@ def train(
 
     Returns:
         ``round``, ``loss``, ``accuracy``, ``bits`` (sent and received by one worker so far)
-        by evaluation; ``norm``: [round, norm] pairs; ``contraction``: see ``Watch.result``;
+        by evaluation; ``norm``: [round, norm, bits before it] triples; ``contraction``: see
+        ``Watch.result``;
         ``gradient_seconds`` (one worker's) and ``step_seconds`` (all else of a round, all
         workers together) by round; ``bytes``: of a worker and round, up and down;
         ``dimension``, ``digest``; ``diverged``: the round in which a gradient was not finite,
@@ -81,9 +71,9 @@ def train(
     """
     every = max(1, rounds // evaluations) if evaluations else rounds
     config = JobConfig(
-        task=task, method=method, workers=workers, rounds=rounds, lr=lr, batch=batch,
-        blocks=blocks, seed=seed, eval_every=every, data=None if data is None else Path(data),
-        **(options or {}),
+        task=task, method=method, workers=workers, rounds=rounds, lr=lr, lr_drops=lr_drops,
+        batch=batch, blocks=blocks, seed=seed, eval_every=every,
+        data=None if data is None else Path(data), **(options or {}),
     )  # fmt: skip
     plan = Plan.of(config)
     cluster = Cluster(plan.job, workers)
@@ -100,19 +90,20 @@ def train(
     sent = [0.0, 0.0]
     gradient_seconds = step_seconds = 0.0
     for round in range(rounds):
-        eta = step_size(lr, drops, round, rounds)
+        etas = plan.etas(round)
         started = time.perf_counter()
         for sender in cluster.senders:
             gradients.compute(sender, round, gradients.batch(sender, round))
         gradient_seconds += time.perf_counter() - started
         if watch is not None:
-            watch.look(cluster.senders[:watched_workers], round, eta)
+            watch.look(cluster.senders[:watched_workers], round, etas[0])
         if norm_every and round % norm_every == 0:
             rows = np.stack([sender.gradient for sender in cluster.senders])
-            result["norm"].append([round, norm_of(rows.sum(0) / np.float32(workers))])
+            norm = norm_of(rows.sum(0) / np.float32(workers))
+            result["norm"].append([round, norm, 8 * sum(sent)])
         started = time.perf_counter()
         try:
-            up, down = cluster.step([eta] * cluster.layout.groups)
+            up, down = cluster.step(etas)
         except NonFiniteError:
             result["diverged"] = round
             break
@@ -146,11 +137,19 @@ def evaluate(plan: Plan, cluster: Cluster) -> tuple[float, float | None]:
 
 
 def percent(result: Result) -> Value:
-    """Test accuracy at the end, in percent; None for a run that diverged."""
-    if result["diverged"] is not None or not result["accuracy"]:
-        return None
-    last = result["accuracy"][-1]
+    """Test accuracy at the end, in percent; minus infinity for a run that diverged.
+
+    None for a task without accuracy.
+    """
+    if result["diverged"] is not None:
+        return -math.inf
+    last = result["accuracy"][-1] if result["accuracy"] else None
     return None if last is None else 100 * last
+
+
+def in_percent(value: float) -> str:
+    """What ``percent`` gives, in words."""
+    return f"{value:.2f} %" if math.isfinite(value) else "diverged"
 
 
 def last_loss(result: Result) -> float:
@@ -159,38 +158,6 @@ def last_loss(result: Result) -> float:
         return float("inf")
     loss = float(result["loss"][-1])
     return loss if np.isfinite(loss) else float("inf")
-
-
-def best_step(results: Mapping[float, Result]) -> float:
-    """The step size whose run ended with the highest accuracy; of equals the smaller one.
-
-    Args:
-        results: of short runs, by step size; a run that diverged counts as 0 %.
-    """
-    return min(results, key=lambda lr: (-(percent(results[lr]) or 0.0), lr))
-
-
-def tuned(
-    study: Study, grids: Mapping[str, Sequence[float]], common: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, float], dict[str, dict[float, Result]]]:
-    """The best step size of each name's grid, by short runs on another seed than the study's.
-
-    Args:
-        grids: name -> step sizes. common: name -> the other arguments of ``train``.
-
-    Returns:
-        name -> best step; name -> step -> result.
-    """
-    cells = {
-        f"tune-{name}-{lr:g}": {**common[name], "lr": lr}
-        for name, grid in grids.items()
-        for lr in grid
-    }
-    found = study.cells(train, cells)
-    by_step = {
-        name: {lr: found[f"tune-{name}-{lr:g}"] for lr in grid} for name, grid in grids.items()
-    }
-    return {name: best_step(results) for name, results in by_step.items()}, by_step
 
 
 def mean_curve(
@@ -207,5 +174,11 @@ def mean_curve(
 
 
 def differences(a: Sequence[Value], b: Sequence[Value]) -> list[Value]:
-    """a - b, over the first seeds that both have; None where a value is missing."""
-    return [None if x is None or y is None else x - y for x, y in zip(a, b, strict=False)]
+    """a - b, over the first seeds that both have.
+
+    Infinite where one of the two diverged; None where a value is missing or both diverged.
+    """
+    return [
+        None if x is None or y is None or math.isnan(x - y) else x - y
+        for x, y in zip(a, b, strict=False)
+    ]

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,10 @@ from psrv.cli import main
 from psrv.repro import EXPERIMENTS, load_experiment
 from psrv.repro.experiment import Experiment
 from psrv.repro.figures import draw, groups
+from psrv.repro.learning import in_percent, percent
 from psrv.repro.panels import Panel
 from psrv.repro.study import Study
-from psrv.repro.verdict import Verdict
+from psrv.repro.verdict import Verdict, decide, measured
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +109,42 @@ def test_check_fails_for_what_should_hold(tmp_path, capsys):
     assert main(["repro", "made-up", "--check", "--out", str(tmp_path / "a")]) == 0
     assert main(["repro", "made-up", "--full", "--out", str(tmp_path / "b")]) == 0
     assert main(["repro", "made-up", "--full", "--check", "--out", str(tmp_path / "b")]) == 1
-    assert "not held, though expected: one is too" in capsys.readouterr().err
+    assert "psrv: not held, though it should hold: one is too" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_no_drawing")
+def test_check_fails_for_what_should_hold_and_is_undecided(tmp_path, capsys, monkeypatch):
+    def diverged(study):
+        values = [percent({"diverged": 3, "accuracy": []})] * len(study.seeds)
+        study.claim(
+            "it learns", "at least 90 %", measured(values, in_percent),
+            decide(values, 90, least=True), expected=Verdict.HELD,
+        )  # fmt: skip
+
+    made_up = load_experiment("made-up")
+    monkeypatch.setattr("repro.made_up.EXPERIMENT", replace(made_up, run=diverged))
+    for seeds, verdict in (("3", "not held"), ("1", "undecided")):
+        command = ["repro", "made-up", "--fresh", "--seeds", seeds, "--out", str(tmp_path / "out")]
+        assert main([*command, "--check"]) == 1
+        said = capsys.readouterr()
+        assert f"psrv: {verdict}, though it should hold: it learns" in said.err
+        assert "diverged" in said.out
+        assert main(command) == 0
+
+
+@pytest.mark.usefixtures("_no_drawing")
+def test_the_command_on_the_page_names_the_data_folder(tmp_path, monkeypatch):
+    data = tmp_path / "my data"
+    data.mkdir()
+    (data / "mg").touch()
+    monkeypatch.setenv("PSRV_DATA", str(data))
+    made_up = load_experiment("made-up")
+    for needs, more in ((("mg",), f" --data '{data}'"), ((), "")):
+        monkeypatch.setattr("repro.made_up.EXPERIMENT", replace(made_up, needs=needs))
+        out = tmp_path / f"out{len(needs)}"
+        assert main(["repro", "made-up", "--out", str(out)]) == 0
+        command = json.loads((out / "data.json").read_text())["command"]
+        assert command == f"psrv repro made-up --quick --out {out}{more}"
 
 
 @pytest.mark.usefixtures("_no_drawing")
@@ -197,7 +234,7 @@ def test_list(tmp_path, capsys):
     (tmp_path / "mg.gz").touch()
     assert main(["repro", "--list", "--data", str(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for text in ("made-up", "Nobody 2020", "5 min", "none", "(missing)"):
+    for text in ("made-up", "Nobody 2020", "at most 5 minutes on 2 cores", "none", "(missing)"):
         assert text in said, text
     assert "mg (missing)" not in said
     assert f"looked for in {tmp_path}" in said

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 
 from psrv.repro.ef_cifar.setting import METHODS, Setting
-from psrv.repro.learning import Result, mean_curve, percent
+from psrv.repro.learning import Result, in_percent, mean_curve, percent
 from psrv.repro.study import Study
 from psrv.repro.verdict import measured
 
@@ -37,7 +38,7 @@ def show_accuracy(
             [
                 METHODS[method],
                 batch,
-                measured([percent(r) for r in results], "{:.2f} %".format),
+                measured([percent(r) for r in results], in_percent),
                 8 * (up + down) / results[0]["dimension"],
             ]
         )
@@ -50,12 +51,12 @@ def show_accuracy(
 
 
 def show_contraction(
-    study: Study, setting: Setting, contraction: Mapping[str, list[Result]]
+    study: Study, setting: Setting, contraction: Mapping[str, list[Result]], lr: float
 ) -> None:
     """Figure 1, of the first seed, and a table over all seeds."""
     first = contraction["tensor"][0]["contraction"]
     names = {"tensor": "blocks: tensors", "32768": "blocks: 32,768", "global": "whole vector"}
-    group = "Figure 1: blocks and whole vectors"
+    group = f"Figure 1: blocks and whole vectors (seed {study.seeds[0]})"
     epochs = [setting.delta_epoch * (i + 1) for i in range(len(first["phi"]["tensor"]))]
     x = f"round; points stand for the {setting.delta_epoch} before"
     variation = study.panel(
@@ -68,7 +69,10 @@ def show_contraction(
         phi.curve(name, epochs, first["phi"][rule])
         keeps.curve(name, epochs, first["kept"][rule])
     own = contraction["global"][0]["contraction"]["phi"]["global"]
-    phi.curve("whole vector, in a run that compresses so", epochs[: len(own)], own, dashed=True)
+    both = min(len(own), len(epochs))  # fewer for a run that diverged
+    label = "whole vector, in a run that compresses so"
+    phi.curve(label, epochs[:both], own[:both], dashed=True)
+    of_step = "SGDM's tuned one" if setting.delta_lr is None else "the paper's, not tuned here"
     rows = []
     for run_blocks, results in contraction.items():
         for rule, name in names.items():
@@ -79,7 +83,7 @@ def show_contraction(
                     name,
                     measured([min(p["phi"][rule]) for p in parts]),
                     measured([min(p["kept"][rule]) for p in parts]),
-                    measured([sum(p["variation"][rule]) / len(epochs) for p in parts]),
+                    measured([fmean(p["variation"][rule]) for p in parts]),
                 ]
             )
     study.table(
@@ -92,6 +96,7 @@ def show_contraction(
             "variation of |g|",
         ],
         rows,
-        note=f"{setting.delta_task}, batch {setting.delta_batch}, {setting.delta_rounds} rounds; "
-        f"every p_t of {setting.delta_workers} of {setting.workers} workers",
+        note=f"{setting.delta_task}, batch {setting.delta_batch}, {setting.delta_rounds} rounds, "
+        f"first step {lr:g} ({of_step}); every p_t of {setting.delta_workers} of "
+        f"{setting.workers} workers",
     )

@@ -1,12 +1,13 @@
-"""The cells: step sizes, the comparison, and the runs of Figure 1."""
+"""Step sizes, the comparison, the runs of Figure 1, and the chosen ones over sockets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from psrv.repro.agreement import Agreement, over_sockets
 from psrv.repro.ef_cifar.setting import (
-    DROPS,
+    LR_DROPS,
     METHODS,
     PAPER_STEPS,
     REQUIRED,
@@ -16,7 +17,8 @@ from psrv.repro.ef_cifar.setting import (
     WEIGHT_DECAY,
     Setting,
 )
-from psrv.repro.learning import Result, percent, train, tuned
+from psrv.repro.ladder import tuned
+from psrv.repro.learning import Result, train
 from psrv.repro.study import Study
 
 
@@ -26,7 +28,7 @@ def _common(study: Study, setting: Setting, method: str, batch: int, seed: int) 
         "method": method,
         "workers": setting.workers,
         "rounds": setting.rounds[batch],
-        "drops": [list(drop) for drop in DROPS],
+        "lr_drops": LR_DROPS,
         "batch": batch,
         "blocks": "tensor",
         "seed": seed,
@@ -41,27 +43,37 @@ def tune(study: Study, setting: Setting) -> dict[str, float]:
     common = {
         method: _common(study, setting, method, setting.main, TUNING_SEED)
         | {"rounds": setting.tune_rounds, "evaluations": 0}
-        for method in setting.grids
+        for method in setting.ladders
     }
-    steps, results = tuned(study, setting.grids, common)
+    searches = tuned(study, setting.ladders, common)
+    steps = {method: search.best for method, search in searches.items()}
     rows = [
         [
             METHODS[method],
-            ", ".join(f"{lr:g}: {percent(r) or 0:.1f} %" for lr, r in results[method].items()),
-            f"{steps[method]:g}",
+            search.tried(),
+            search.taken(),
             ", ".join(f"{batch}: {found[method]:g}" for batch, found in PAPER_STEPS.items()),
         ]
-        for method in setting.grids
+        for method, search in searches.items()
     ]
     study.table(
         "Step sizes",
         ["method", "tried: accuracy of a short run", "taken", "the paper's, by batch (Table 2)"],
         rows,
         note=f"{setting.tune_rounds} rounds at batch {setting.main}, seed {TUNING_SEED}; "
-        "dist-EF takes SGD's and SGDM's, as in Appendix A.1",
+        "further steps while the best is the outermost that was tried; dist-EF takes SGD's and "
+        "SGDM's, as in Appendix A.1",
     )
     study.figure("steps", steps)
     return steps
+
+
+def chosen(
+    study: Study, setting: Setting, steps: Mapping[str, float], method: str, batch: int, seed: int
+) -> dict[str, Any]:
+    """Arguments of ``train`` for one run of the comparison."""
+    lr = steps[STEP_OF.get(method, method)]
+    return _common(study, setting, method, batch, seed) | {"lr": lr}
 
 
 def compare(
@@ -73,10 +85,7 @@ def compare(
     order = [(method, setting.main) for method in sorted(METHODS, key=lambda m: m not in REQUIRED)]
     order += [(method, batch) for batch in others for method in setting.side_methods]
     cells = {
-        f"{method}-batch{batch}-seed{seed}": {
-            **_common(study, setting, method, batch, seed),
-            "lr": steps[STEP_OF.get(method, method)],
-        }
+        f"{method}-batch{batch}-seed{seed}": chosen(study, setting, steps, method, batch, seed)
         for method, batch in order
         for seed in setting.seeds(method, batch, study.seeds)
     }
@@ -87,7 +96,14 @@ def compare(
     return runs
 
 
-def contraction_runs(study: Study, setting: Setting) -> dict[str, list[Result]]:
+def contraction_step(setting: Setting, steps: Mapping[str, float]) -> float:
+    """The step size of the runs of Figure 1."""
+    return steps["sgdm"] if setting.delta_lr is None else setting.delta_lr
+
+
+def contraction_runs(
+    study: Study, setting: Setting, steps: Mapping[str, float]
+) -> dict[str, list[Result]]:
     """Rule of the run's blocks -> results: with tensors over the seeds, without blocks one."""
     seeds = {"tensor": study.seeds, "global": study.seeds[:1]}
     cells = {
@@ -97,7 +113,7 @@ def contraction_runs(study: Study, setting: Setting) -> dict[str, list[Result]]:
             "batch": setting.delta_batch,
             "rounds": setting.delta_rounds,
             "blocks": blocks,
-            "lr": PAPER_STEPS[16]["sgdm"],
+            "lr": contraction_step(setting, steps),
             "evaluations": 0,
             "watched": list(RULES),
             "watched_workers": setting.delta_workers,
@@ -109,4 +125,23 @@ def contraction_runs(study: Study, setting: Setting) -> dict[str, list[Result]]:
     found = study.cells(train, cells)
     return {
         blocks: [found[f"delta-{blocks}-seed{seed}"] for seed in of] for blocks, of in seeds.items()
+    }
+
+
+def launch(
+    study: Study,
+    setting: Setting,
+    steps: Mapping[str, float],
+    runs: Mapping[tuple[str, int], list[Result]],
+) -> dict[str, Agreement | None]:
+    """The chosen runs of the first seed over sockets, by method; None where one diverged."""
+    batch, seed = setting.main, study.seeds[0]
+    return {
+        method: over_sockets(
+            study,
+            f"{method}-batch{batch}-seed{seed}",
+            chosen(study, setting, steps, method, batch, seed),
+            runs[method, batch][0],
+        )
+        for method in setting.over_sockets
     }
