@@ -8,25 +8,27 @@ from typing import Any
 import pytest
 
 from psrv.repro.cdadam_cifar import EXPERIMENT, study_setting
-from psrv.repro.cdadam_cifar.claims import claim_bits, claim_digits, claim_images
-from psrv.repro.cdadam_cifar.report import bits_at, late_norm
+from psrv.repro.cdadam_cifar.claims import claim_bits, claim_digits, claim_images, claim_sockets
+from psrv.repro.cdadam_cifar.report import late_norm, norm_within
 from psrv.repro.cdadam_cifar.runs import options, warmup
 from psrv.repro.cdadam_cifar.setting import QUICK, VARIANTS, Digits, Setting, formula_bits
+from psrv.repro.cdadam_cifar.sockets import Sent
+from psrv.repro.ladder import Ladder
 from psrv.repro.study import Study
 from psrv.repro.verdict import Verdict
 
-HELD, NOT_HELD = Verdict.HELD, Verdict.NOT_HELD
+HELD, NOT_HELD, UNDECIDED = Verdict.HELD, Verdict.NOT_HELD, Verdict.UNDECIDED
 
 
 def ended(
     percent: float = 50.0, loss: float = 1.0, norm: float = 1.0, size: float = 100.0, **more: Any
 ) -> dict[str, Any]:
     """What ``train`` returns, as far as the claims look."""
-    kept = {"kept": {"global": [0.30, 0.35]}, "most": {"global": [0.38, 0.40]}}
+    kept = {"kept": {"global": [0.29, 0.35]}, "most": {"global": [0.38, 0.40]}}
     return {
         "accuracy": [0.1, percent / 100],
         "loss": [2.3, loss],
-        "norm": [[t, norm] for t in range(8)],
+        "norm": [[t, norm, 2 * size * t] for t in range(8)],
         "bytes": [size, size],
         "diverged": None,
         "contraction": kept,
@@ -56,17 +58,22 @@ def test_the_warmup_is_a_share_of_the_run() -> None:
     assert "warmup" not in options(VARIANTS["cd-adam"], 100)
 
 
-def test_bits_between_evaluations_are_in_proportion() -> None:
-    result = {"round": [10, 20], "bits": [1000, 1100]}
-    assert [bits_at(result, t) for t in (0, 5, 10, 15, 20)] == [0, 500, 1000, 1050, 1100]
-    assert bits_at(result, 21) is None
-
-
 def test_the_late_norm_is_of_the_last_quarter() -> None:
     assert late_norm(ended(norm=3.0)) == 3.0
-    norms = [[t, float(t)] for t in range(8)]
+    norms = [[t, float(t), 0.0] for t in range(8)]
     assert late_norm(ended() | {"norm": norms}) == 6.5
-    assert late_norm(ended(diverged=4)) is None
+    assert late_norm(ended(diverged=4)) == math.inf
+
+
+def test_the_norm_within_a_budget_is_of_the_rounds_that_it_pays() -> None:
+    """1-bit Adam's dense rounds cost as much as many compressed ones."""
+    warming = ended() | {"norm": [[0, 9.0, 0], [2, 8.0, 2000], [4, 7.0, 4000], [6, 6.0, 4010]]}
+    assert norm_within(warming, 1000) == 9.0
+    assert norm_within(warming, 2000) == 8.0
+    assert norm_within(warming, 4100) == 6.5
+    cheap = ended() | {"norm": [[t, 10.0 - t, 100 * t] for t in range(10)]}
+    assert norm_within(cheap, 800) == (10 - 7 + 10 - 8) / 2
+    assert norm_within(ended(diverged=3), 800) == math.inf
 
 
 @pytest.mark.parametrize(("ours", "expected"), [(3.125, HELD), (4.0, NOT_HELD)])
@@ -94,8 +101,67 @@ def test_claims_on_images(tmp_path: Path) -> None:
     assert verdict_of(study, "CD-Adam is ahead of EF21") is HELD
     assert verdict_of(study, "CD-Adam gets to a smaller gradient norm than EF21") is HELD
     assert verdict_of(study, "CD-Adam gets to a smaller gradient norm than 1-bit") is NOT_HELD
+    in_rounds = "CD-Adam gets to a smaller gradient norm than EF21 in as many rounds"
+    assert verdict_of(study, in_rounds) is HELD
     assert verdict_of(study, "the scaled sign's pi") is HELD
-    assert study.figures["pi"] == {"largest": [0.7, 0.7], "least": 0.6}
+    assert verdict_of(study, "pi lies between") is HELD
+    assert study.figures["pi"]["largest"] == pytest.approx([0.71, 0.71])
+    assert study.figures["pi"]["least"] == pytest.approx([0.6, 0.6])
+
+
+def test_norms_are_compared_with_as_many_bits_too(tmp_path: Path) -> None:
+    """1-bit Adam is ahead by rounds, and has hardly begun when CD-Adam's bits are spent."""
+    study = study_in(tmp_path)
+    results = {name: [ended(), ended()] for name in VARIANTS}
+    dense = [[t, 2.0 if t < 4 else 0.5, 6400.0 * t] for t in range(8)]
+    results["onebit-adam"] = [ended() | {"norm": dense}] * 2
+    claim_images(study, results)
+    start = "CD-Adam gets to a smaller gradient norm than 1-bit Adam"
+    assert verdict_of(study, f"{start} in as many rounds") is NOT_HELD
+    assert verdict_of(study, f"{start} with as many bits") is HELD
+
+
+@pytest.mark.parametrize(
+    ("kept", "most", "order", "inside"),
+    [(0.29, 0.40, HELD, HELD), (0.20, 0.39, HELD, NOT_HELD), (0.06, 0.37, NOT_HELD, NOT_HELD)],
+)
+def test_pi_is_judged_by_its_spread_and_the_papers_range_apart(
+    tmp_path: Path, kept: float, most: float, order: Verdict, inside: Verdict
+) -> None:
+    study = study_in(tmp_path)
+    seen = {"kept": {"global": [kept]}, "most": {"global": [most]}}
+    results = {name: [ended(contraction=seen)] * 2 for name in VARIANTS}
+    claim_images(study, results)
+    assert verdict_of(study, "the scaled sign's pi is of a constant order") is order
+    assert verdict_of(study, "pi lies between") is inside
+
+
+class Agreeing:
+    """An agreement of a made-up verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def words(self) -> str:
+        return "both the same"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([HELD, HELD], HELD),
+        ([HELD, NOT_HELD], NOT_HELD),
+        ([HELD, None], UNDECIDED),
+        ([], UNDECIDED),
+    ],
+)
+def test_every_run_over_sockets_must_agree(
+    tmp_path: Path, verdicts: list[Verdict | None], expected: Verdict
+) -> None:
+    study = study_in(tmp_path)
+    runs: list[Any] = [Sent("cd-adam", 8, 48, None if v is None else Agreeing(v)) for v in verdicts]
+    claim_sockets(study, runs)
+    assert verdict_of(study, "over sockets") is expected
 
 
 def digit_results(**given: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -113,6 +179,9 @@ def digit_results(**given: list[dict[str, Any]]) -> dict[str, list[dict[str, Any
         ({}, "1-bit Adam with eps 1e-8", HELD),
         ({"onebit_8": [ended(loss=math.inf)] * 2}, "1-bit Adam with eps 1e-8", NOT_HELD),
         ({"onebit_8": [ended(), ended(diverged=9)]}, "1-bit Adam with eps 1e-8", NOT_HELD),
+        ({"onebit_8": [ended()]}, "1-bit Adam with eps 1e-8", UNDECIDED),
+        ({"ef21": [ended(94.0)]}, "EF21 two-way", UNDECIDED),
+        ({"ef21": [ended(98.0), ended(91.9)]}, "EF21 two-way", NOT_HELD),
         ({"ef21": [ended(94.0), ended(94.1)]}, "EF21 two-way", HELD),
         ({"ef21": [ended(91.0), ended(91.1)]}, "EF21 two-way", NOT_HELD),
     ],
@@ -133,13 +202,27 @@ def test_the_whole_experiment_in_miniature(tmp_path: Path, monkeypatch: pytest.M
     pytest.importorskip("sklearn", reason="task digits needs scikit-learn")
     images = replace(
         QUICK.images, task="digits", workers=1, batch=8, rounds=8, evaluations=2, tune_rounds=2,
-        grids={"adam": (1e-3,), "sgd": (0.1,)}, epoch=4, timed_rounds=2,
-        timed_workers=1, ablation=((2, 8), (1, 4)),
+        ladders={"adam": Ladder((1e-3,), 1e-3), "sgd": Ladder((0.1,), 0.1)}, epoch=4,
+        variants=tuple(VARIANTS), timed_rounds=2, timed_workers=1, ablation=((2, 8), (1, 4)),
     )  # fmt: skip
-    setting = Setting(images, Digits(task="digits", workers=2, batch=8, rounds=8))
+    setting = Setting(
+        images,
+        Digits(task="digits", workers=2, batch=8, rounds=8, small_eps_rounds=8, ef21_rounds=8),
+    )
     study = study_in(tmp_path, seeds=1)
     study_setting(study, setting)
-    assert len(study.claims) == 14
+    assert len(study.claims) == 18
+    assert verdict_of(study, "over sockets the same runs") is HELD
+    sent = next(t for t in study.tables if t.title == "Runs of processes over sockets")
+    assert [row[:3] for row in sent.rows] == [
+        ["CD-Adam", 1, 8],
+        ["AMSGrad, uncompressed", 1, 2],
+        ["EF21 two-way, top-k", 1, 2],
+        ["1-bit Adam", 1, 2],
+        ["CD-Adam", 1, 2],
+    ]
+    steps = next(t for t in study.tables if t.title == "Step sizes")
+    assert all("outermost" in row[2] for row in steps.rows)
     table = next(t for t in study.tables if t.title.startswith("Table 2"))
     measured_bits = {row[0]: row[-1] for row in table.rows}
     by_formula = {row[0]: row[-2] for row in table.rows}

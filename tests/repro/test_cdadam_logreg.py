@@ -107,6 +107,41 @@ def test_bits_are_compared_where_both_got_there():
     assert about(verdicts(made_up(bits=BITS | {"cd-adam": None})), "quarter") == {UNDECIDED}
 
 
+@pytest.mark.parametrize(
+    ("diverged", "verdict", "words"),
+    [
+        ("cd-adam", NOT_HELD, "CD-Adam diverged with every step, the other ends at 0.1"),
+        ("amsgrad-naive", HELD, "CD-Adam ends at 1.50e-5, the other diverged with every step"),
+    ],
+)
+def test_a_method_that_diverged_with_every_step_is_the_worse_one(diverged, verdict, words):
+    found = made_up()
+    case = Case("a9a", "sign", diverged)
+    run = replace(found.runs[case][0.001], norms={0: 1.0}, ended=7)
+    found.runs[case] = dict.fromkeys(QUICK.steps, run)
+    start = "CD-Adam's final gradient norm is at most 1/50"
+    (claim,) = [
+        c for c in claims(QUICK, found, ()) if c.sentence.startswith(start) and "a9a" in c.sentence
+    ]
+    assert (claim.verdict, claim.measured) == (verdict, words)
+
+
+def test_a_run_that_stopped_early_is_not_said_to_have_diverged():
+    found = made_up()
+    case = Case("a9a", "sign", "cd-adam")
+    short = replace(found.runs[case][0.001], norms={0: 1.0})
+    found.runs[case] = dict.fromkeys(QUICK.steps, short)
+    told = [c for c in claims(QUICK, found, ()) if "a9a, sign, best" in c.sentence]
+    assert {c.measured for c in told} == {"not run to that round"}
+    assert {c.verdict for c in told} == {UNDECIDED}
+
+
+def test_the_ends_of_the_steps_are_known():
+    found = made_up()
+    case = Case("a9a", "sign", "cd-adam")
+    assert [found.at_edge(case, step) for step in QUICK.steps] == [True, False, False, True]
+
+
 def test_error_feedback_is_compared_in_the_round_of_the_claim():
     found = made_up()
     case = Case("a9a", "sign", "cd-adam")

@@ -1,4 +1,4 @@
-"""The cells and runs: step sizes, the comparison, timed iterations, MNIST, the ablation."""
+"""The simulated runs: step sizes, the comparison, the ablation, MNIST."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from psrv.repro.cdadam_cifar.setting import (
-    DROPS,
+    LR_DROPS,
     TUNING_SEED,
     VARIANTS,
     WEIGHT_DECAY,
@@ -14,8 +14,8 @@ from psrv.repro.cdadam_cifar.setting import (
     Images,
     Variant,
 )
-from psrv.repro.learning import Result, train, tuned
-from psrv.repro.runs import RunFiles
+from psrv.repro.ladder import tuned
+from psrv.repro.learning import Result, train
 from psrv.repro.study import Study
 
 Results = dict[str, list[Result]]
@@ -43,7 +43,7 @@ def common(study: Study, images: Images, variant: Variant, rounds: int) -> dict[
         "method": variant.method,
         "workers": images.workers,
         "rounds": rounds,
-        "drops": [list(drop) for drop in DROPS],
+        "lr_drops": LR_DROPS,
         "batch": images.batch,
         "blocks": variant.blocks,
         "data": None if study.data is None else str(study.data),
@@ -55,67 +55,58 @@ def common(study: Study, images: Images, variant: Variant, rounds: int) -> dict[
 def tune(study: Study, images: Images) -> dict[str, float]:
     """Step size of every variant; shown in a table."""
     short = images.tune_rounds
-    steps, results = tuned(
+    searches = tuned(
         study,
-        {name: images.grids[variant.family] for name, variant in VARIANTS.items()},
+        {name: images.ladders[VARIANTS[name].family] for name in images.variants},
         {
-            name: common(study, images, variant, short) | {"seed": TUNING_SEED, "evaluations": 0}
-            for name, variant in VARIANTS.items()
+            name: common(study, images, VARIANTS[name], short)
+            | {"seed": TUNING_SEED, "evaluations": 0}
+            for name in images.variants
         },
     )
-    rows = []
-    for name, variant in VARIANTS.items():
-        tried = (
-            f"{lr:g}: {100 * (r['accuracy'] or [0.0])[-1]:.1f} %" for lr, r in results[name].items()
-        )
-        paper = "0.1" if variant.family == "sgd" else "0.0001"
-        rows.append([variant.label, ", ".join(tried), f"{steps[name]:g}", paper])
     study.table(
         "Step sizes",
-        ["method", "tried: accuracy of a short run", "taken", "the paper's"],
-        rows,
+        ["method", "tried: test accuracy of a short run", "taken", "the paper's"],
+        [
+            [
+                VARIANTS[name].label,
+                search.tried(),
+                search.taken(),
+                "0.1" if VARIANTS[name].family == "sgd" else "0.0001",
+            ]
+            for name, search in searches.items()
+        ],
         note=f"{short} rounds, seed {TUNING_SEED}",
     )
+    steps = {name: search.best for name, search in searches.items()}
     study.figure("steps", steps)
     return steps
 
 
+def chosen(study: Study, images: Images, name: str, lr: float, seed: int) -> dict[str, Any]:
+    """Arguments of ``train`` of one run of the comparison."""
+    variant = VARIANTS[name]
+    return {
+        **common(study, images, variant, images.rounds),
+        "lr": lr,
+        "seed": seed,
+        "norm_every": images.norm_every,
+        "watched": ["global", "tensor"] if variant.method == "cd-adam" else [],
+        "watched_epoch": images.epoch,
+    }
+
+
 def compare(study: Study, images: Images, steps: Mapping[str, float]) -> Results:
     """Figures 1, 3, 5 and 6: every variant, with its step size, over the seeds."""
-    cells = {}
-    for seed in study.seeds:
-        for name, variant in VARIANTS.items():
-            cells[f"images-{name}-seed{seed}"] = {
-                **common(study, images, variant, images.rounds),
-                "lr": steps[name],
-                "seed": seed,
-                "norm_every": images.norm_every,
-                "watched": ["global", "tensor"] if variant.method == "cd-adam" else [],
-                "watched_epoch": images.epoch,
-            }
+    cells = {
+        f"images-{name}-seed{seed}": chosen(study, images, name, steps[name], seed)
+        for seed in study.seeds
+        for name in images.variants
+    }
     found = study.cells(train, cells)
-    return {name: [found[f"images-{name}-seed{seed}"] for seed in study.seeds] for name in VARIANTS}
-
-
-def timed(study: Study, images: Images, steps: Mapping[str, float]) -> dict[str, RunFiles]:
-    """Table 2's time of an iteration: a short run of processes over sockets, by variant."""
-    rounds = images.timed_rounds
     return {
-        name: study.launch(
-            f"timed-{name}",
-            task=images.task,
-            method=variant.method,
-            workers=images.timed_workers,
-            rounds=rounds,
-            batch=images.batch,
-            lr=steps[name],
-            blocks=variant.blocks,
-            eval_every=rounds,
-            # All rounds of 1-bit Adam after the first are compressed: those are what counts.
-            **(options(variant, rounds) | ({"warmup": 1} if "warmup" in variant.options else {})),
-        )
-        for name, variant in VARIANTS.items()
-        if name != "cd-adam-blocks"
+        name: [found[f"images-{name}-seed{seed}"] for seed in study.seeds]
+        for name in images.variants
     }
 
 
@@ -151,34 +142,31 @@ DIGIT_RUNS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def digit_runs(study: Study, digits: Digits) -> Results:
-    """Two epochs of MNIST with each of ``DIGIT_RUNS``, over the seeds, constant step size."""
+    """MNIST with each of ``DIGIT_RUNS``, over the seeds, constant step size."""
     onebit = VARIANTS["onebit-adam"]
     cells = {
         f"mnist-{name}-seed{seed}": {
             "task": digits.task,
             "method": method,
             "workers": digits.workers,
-            "rounds": digits.rounds,
+            "rounds": digits.rounds_of(name),
             "batch": digits.batch,
             "blocks": "tensor",
             "lr": digits.ef21_lr if method == "ef21-two-way" else digits.lr,
             "seed": seed,
             "data": None if study.data is None else str(study.data),
-            "evaluations": 2,
+            "evaluations": 0,
             "options": more
-            | ({"warmup": warmup(onebit, digits.rounds)} if method == "onebit-adam" else {}),
+            | (
+                {"warmup": warmup(onebit, digits.rounds_of(name))}
+                if method == "onebit-adam"
+                else {}
+            ),
         }
         for name, (method, _, more) in DIGIT_RUNS.items()
-        for seed in _seeds_of(study, name)
+        for seed in study.seeds
     }
     found = study.cells(train, cells)
     return {
-        name: [found[f"mnist-{name}-seed{seed}"] for seed in _seeds_of(study, name)]
-        for name in DIGIT_RUNS
+        name: [found[f"mnist-{name}-seed{seed}"] for seed in study.seeds] for name in DIGIT_RUNS
     }
-
-
-def _seeds_of(study: Study, name: str) -> tuple[int, ...]:
-    """Of what is claimed of every run, not of a mean, the quick setting has one run."""
-    every = study.full or name in ("amsgrad", "onebit-1e-4")
-    return study.seeds if every else study.seeds[:1]

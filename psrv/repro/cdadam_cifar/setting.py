@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from psrv.repro.learning import Drops
+from psrv.repro.ladder import Ladder
 
-DROPS: Drops = ((0.5, 0.1), (0.75, 0.1))
-"""The paper's: times 0.1 at epochs 50 and 75 of 100."""
+LR_DROPS = "0.5,0.75"
+"""The paper's: the step size is divided by ten at epochs 50 and 75 of 100."""
 
 WEIGHT_DECAY = 5e-4
 WARMUP = 13 / 100
@@ -56,6 +56,9 @@ VARIANTS = {
 }  # fmt: skip
 """One scale for the whole vector is the paper's compressor: 32 + d bits."""
 
+TABLE_2 = ("amsgrad", "ef21", "onebit-adam", "cd-adam")
+"""The variants that have a row there, which are the paper's own."""
+
 PAPER_SECONDS = {"amsgrad": 1.015, "ef21": 1.402, "onebit-adam": 1.041, "cd-adam": 1.134}
 """Table 2: average seconds of an iteration."""
 
@@ -89,9 +92,12 @@ class Images:
 
     Attributes:
         task, workers, batch, rounds, evaluations: of the runs.
-        tune_rounds, grids: short runs that choose the steps, by family.
+        tune_rounds: of the short runs that choose the step sizes.
+        variants: names of ``VARIANTS``.
+        ladders: the step sizes that may be tried, by family.
         norm_every: rounds between gradient norms. epoch: rounds over which pi is collected.
         timed_rounds, timed_workers: of the runs over sockets that time an iteration.
+        whole: the variants whose run of the first seed also goes over sockets, whole.
         ablation: pairs of workers and batch of Figure 11, with CD-Adam.
     """
 
@@ -101,11 +107,13 @@ class Images:
     rounds: int
     evaluations: int
     tune_rounds: int
-    grids: Mapping[str, tuple[float, ...]]
+    variants: tuple[str, ...]
+    ladders: Mapping[str, Ladder]
     norm_every: int
     epoch: int
     timed_rounds: int
     timed_workers: int
+    whole: tuple[str, ...] = ("cd-adam",)
     ablation: tuple[tuple[int, int], ...] = ()
 
 
@@ -114,16 +122,25 @@ class Digits:
     """What is claimed of psrv's 1-bit Adam and EF21 on the mnist CNN.
 
     Attributes:
-        task, workers, batch, rounds: two epochs.
-        lr: of the Adam family. ef21_lr: of EF21.
+        task, workers, batch: of all runs.
+        rounds, lr: of the Adam family; 468 rounds are one epoch.
+        small_eps_rounds: of 1-bit Adam with eps 1e-8, which is only to stay finite.
+        ef21_rounds, ef21_lr: of EF21, for which the claim is about two.
     """
 
     task: str = "mnist"
     workers: int = 4
     batch: int = 32
-    rounds: int = 936
+    rounds: int = 468
+    small_eps_rounds: int = 234
     lr: float = 1e-3
+    ef21_rounds: int = 936
     ef21_lr: float = 0.1
+
+    def rounds_of(self, name: str) -> int:
+        """T of one of ``runs.DIGIT_RUNS``."""
+        others = {"ef21": self.ef21_rounds, "onebit-1e-8": self.small_eps_rounds}
+        return others.get(name, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -136,17 +153,21 @@ class Setting:
 
 QUICK = Setting(
     Images(
-        task="cifar10:model=resnet8,train=8192,test=2000,augment=no",
+        task="cifar10:model=resnet8,train=8192,test=1000,sample=500,augment=no",
         workers=8,
         batch=16,
-        rounds=56,
-        evaluations=2,
-        tune_rounds=18,
-        grids={"adam": (1e-3, 3e-3), "sgd": (0.1, 0.3)},
-        norm_every=2,
+        rounds=42,
+        evaluations=6,
+        tune_rounds=16,
+        variants=TABLE_2,
+        ladders={
+            "adam": Ladder((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), 3e-3),
+            "sgd": Ladder((0.03, 0.1, 0.3, 1.0, 3.0), 0.3),
+        },
+        norm_every=1,
         epoch=14,
         timed_rounds=8,
-        timed_workers=4,
+        timed_workers=2,
     ),
     Digits(),
 )
@@ -158,12 +179,16 @@ FULL = Setting(
         rounds=480,
         evaluations=20,
         tune_rounds=96,
-        grids={"adam": (1e-4, 3e-4, 1e-3), "sgd": (0.03, 0.1, 0.3)},
+        variants=tuple(VARIANTS),
+        ladders={
+            "adam": Ladder((3e-5, 1e-4, 3e-4, 1e-3, 3e-3), 3e-4),
+            "sgd": Ladder((0.01, 0.03, 0.1, 0.3, 1.0), 0.1),
+        },
         norm_every=4,
         epoch=48,
         timed_rounds=20,
         timed_workers=8,
         ablation=((2, 128), (4, 128), (8, 32), (8, 64)),
     ),
-    Digits(),
+    Digits(rounds=936, small_eps_rounds=936),
 )

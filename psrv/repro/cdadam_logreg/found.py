@@ -26,6 +26,7 @@ class Run:
         digests: of the parameters, by round.
         hit: bits until ||grad f|| was first at most 1e-2 of the first; None if it never was.
         hit_round: that round.
+        ended: the round in which a gradient was not finite; None if that did not happen.
     """
 
     norms: Mapping[int, float]
@@ -33,6 +34,7 @@ class Run:
     digests: Mapping[int, str] = field(default_factory=dict)
     hit: float | None = None
     hit_round: int | None = None
+    ended: int | None = None
 
     @classmethod
     def of(cls, rounds: list[int], result: Mapping[str, Any]) -> Run:
@@ -44,6 +46,7 @@ class Run:
             {int(done): digest for done, digest in result["digests"].items()},
             None if hit is None else hit["bits"],
             None if hit is None else hit["round"],
+            result["ended"],
         )
 
 
@@ -58,9 +61,14 @@ class Found:
         return self.runs.get(_dense(case), {}).get(step)
 
     def norm(self, case: Case, step: float, at: int) -> float | None:
-        """||grad f|| after ``at`` rounds; None where the run was not done or did not get there."""
+        """||grad f|| after ``at`` rounds; infinite where the run had diverged by then.
+
+        None where it was not done, or not to that round.
+        """
         run = self.run(case, step)
-        return None if run is None else run.norms.get(at)
+        if run is None:
+            return None
+        return math.inf if run.ended is not None and run.ended <= at else run.norms.get(at)
 
     def best(
         self, case: Case, at: int, among: Sequence[float] | None = None
@@ -81,6 +89,11 @@ class Found:
             return None
         norm, step = min(found)
         return step, norm
+
+    def at_edge(self, case: Case, step: float) -> bool:
+        """Whether no smaller, or no larger, step size was tried than this one."""
+        steps = self.runs.get(_dense(case), {})
+        return step in (min(steps), max(steps))
 
     def fewest_bits(self, case: Case) -> tuple[float, float] | None:
         """The step size that takes the fewest bits to 1e-2 of the first norm, and those."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def _panel(
         case = Case(dataset, kind, method)
         best = found.best(case, last)
         run = found.run(case, best[0]) if best else None
-        if best is None or run is None:
+        if best is None or run is None or math.isinf(best[1]):
             continue
         rounds = [t for t in run.norms if t <= last and (t or axis == "rounds")]
         xs = rounds if axis == "rounds" else [run.bits[t] for t in rounds]
@@ -65,16 +66,28 @@ def _finals(study: Study, setting: Setting, found: Found, kind: str) -> None:
             if kind == "sign" and order == "file" and method in ("amsgrad-ef", "cd-adam"):
                 stops.add(setting.against_ef(dataset))
             for at in sorted(stops):
-                norms = [found.norm(case, step, at) for step in setting.steps]
+                norms = [_finite(found.norm(case, step, at)) for step in setting.steps]
                 best = found.best(case, at)
                 name = f"{dataset}, {order} order" if order == SHUFFLED else dataset
-                rows.append([name, label, at, *norms, f"{best[0]:g}" if best else "none"])
+                rows.append([name, label, at, *norms, _chosen(found, case, best)])
     study.table(
         f"||grad f|| by method, set and step: {kind}",
         ["set", "method", "rounds", *(f"step {step:g}" for step in setting.steps), "best step"],
         rows,
-        "A run that met a gradient that is not finite has no value.",
+        "A run that met a gradient that is not finite has no value. The steps at both ends are "
+        "marked where they are best: beyond them nothing was tried.",
     )
+
+
+def _finite(norm: float | None) -> float | None:
+    return norm if norm is not None and math.isfinite(norm) else None
+
+
+def _chosen(found: Found, case: Case, best: tuple[float, float] | None) -> str:
+    """The best step in words, and whether it is an end of those that were tried."""
+    if best is None or math.isinf(best[1]):
+        return "none"
+    return f"{best[0]:g}" + (" (an end)" if found.at_edge(case, best[0]) else "")
 
 
 def _bits(study: Study, setting: Setting, found: Found) -> None:
