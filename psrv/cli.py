@@ -89,7 +89,7 @@ def launch(
 
 
 @app.command(epilog=EPILOG)
-@with_flags(JobConfig)
+@with_flags(JobConfig, skip=("link",))
 def simulate(config: File = None, force: Force = False, **flags: Any) -> None:
     """Train the same job in one process: same parameters, same files, no sockets."""
     from psrv.commands import run
@@ -107,7 +107,7 @@ def server(config: File = None, force: Force = False, **flags: Any) -> None:
 
 
 @app.command(context_settings=_COMMAND, epilog=EPILOG)
-@with_flags(ConnectConfig, JobConfig)
+@with_flags(ConnectConfig, JobConfig, skip=("link",))
 def worker(command: Command = None, config: File = None, **flags: Any) -> None:
     """Run one worker: a built-in task, or your own command.
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from psrv.commands.children import TICK, Child, Crew, Signals, caught_signals
 from psrv.commands.rundir import JOB_FILE, LOGS, default_folder, prepare, write_job
 from psrv.config import ConnectConfig, JobConfig, ServerConfig, child_environment
 from psrv.errors import ConfigError, LostError, PsrvError, note
+from psrv.links import Links
 from psrv.measure.records import worker_file
 from psrv.measure.summary import SUMMARY_FILE
 from psrv.progress import Bar, Tail
@@ -66,8 +68,8 @@ class Launch:
         title, command, method = self._check()
         folder = prepare(self.job.out or default_folder(*title), force=self.force)
         write_job(folder, self.job, server=self.server, command=self.command, method=method)
-        crew = Crew(prefixed=self.job.workers > 1)
-        with caught_signals() as signals:
+        with caught_signals() as signals, ExitStack() as stack:
+            crew = Crew(prefixed=self.job.workers > 1, links=self._links(stack))
             bar = Bar(" on ".join(title), self._rounds(), shown=not (self.quiet or command))
             try:
                 with bar:
@@ -81,6 +83,13 @@ class Launch:
         if not (folder / SUMMARY_FILE).exists():
             raise PsrvError(f"the run ended, but the server left no {SUMMARY_FILE} in {folder}")
         return folder
+
+    def _links(self, stack: ExitStack) -> Links | None:
+        """An emulated host for every process, if links of some rate are asked for."""
+        if self.job.link is None:
+            return None
+        hosts = self.job.servers + self.job.workers
+        return stack.enter_context(Links(hosts, self.job.link))
 
     def _check(self) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, object] | None]:
         """What the run is called, the resolved command, and the method's description."""
@@ -111,7 +120,11 @@ class Launch:
     def _start_server(self, crew: Crew, folder: Path, signals: Signals) -> str:
         """Start the server and return its address."""
         file = folder / "address"
-        arguments = ["--bind", self.server.bind, "--address-file", file, "--out", folder]
+        arguments = ["--address-file", file, "--out", folder]
+        if crew.links is None:
+            arguments += ["--bind", self.server.bind]
+        else:  # the network is this run's own: nobody else is on it
+            arguments += ["--bind", f"tcp://{crew.links.address(0)}:*", "--insecure"]
         server = self._start(crew, folder, "server", 0, arguments)
         limit = time.monotonic() + START_SECONDS
         while not file.exists():

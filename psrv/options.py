@@ -96,6 +96,13 @@ def _drops(text: str) -> str:
     return text
 
 
+def _link(text: str) -> str:
+    from psrv.links import rate_of
+
+    rate_of(text)
+    return text
+
+
 def host_of(address: str) -> str:
     """The host in ``tcp://HOST:PORT``, without the brackets of IPv6."""
     return address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
@@ -310,6 +317,15 @@ class JobConfig(Settings):
         Literal["abort"],
         Option("What to do on NaN or infinity in a gradient.", "abort"),
     ] = "abort"
+    link: Annotated[
+        Annotated[str, AfterValidator(_link)] | None,
+        Option(
+            "Rate of every process's link, as 100mbit or 1gbit, each process on an emulated host "
+            "of its own (Linux, root); by default all talk over the loopback.",
+            "a rate such as 100mbit or 1gbit (64kbit or more), or none",
+            panel="Connection",
+        ),
+    ] = None
     trace: Trace = False
     out: Out = None
     data: Annotated[Path | None, Option("Where the task's data files are.", "a file or folder")] = (
@@ -322,7 +338,7 @@ class JobConfig(Settings):
         return {name: value for name, value in values.items() if value is not None}
 
 
-COMMAND_OPTIONS = frozenset({"workers", "servers", "trace", "out"})
+COMMAND_OPTIONS = frozenset({"workers", "servers", "link", "trace", "out"})
 """What psrv decides of a job whose training script is the user's own."""
 
 METHOD_OPTIONS = (

@@ -17,7 +17,8 @@ from psrv.errors import PsrvError, WireError
 from psrv.job import Job
 from psrv.measure.meter import StepMeter, StepRecord
 from psrv.measure.summary import WorkerTotals
-from psrv.messages import Collect, Collected, Epoch, Join, Push, Result, State
+from psrv.messages import Collect, Collected, Epoch, Join, State
+from psrv.worker.exchange import Exchange
 from psrv.worker.replica import Replica
 from psrv.worker.sender import Sender
 from psrv.worker.warm import warmup
@@ -62,13 +63,13 @@ class Trainer:
         self.totals = WorkerTotals(self.rank)
         self.started = time.monotonic()
         self._serial = 0
-        self._sent: dict[int, int] = {}
         self.replica.parameters[:] = parameters
         self.connection.max_payload = max(4 * job.layout.dimension, 4 * buffers.nbytes, CHUNK)
         self.connection.send(Join(self.rank, job.describe()))
         epoch = self.connection.receive()[0]
         assert isinstance(epoch, Epoch)
         self.epoch = epoch.epoch
+        self.exchange = Exchange(self.connection, self.sender, self.replica, self.epoch, self.rank)
         self._share_state(0, self.replica.parameters)
         self._share_state(1, buffers)
         self.mean(np.zeros(1, np.float32))  # all have the state; the bytes of rounds begin here
@@ -92,13 +93,14 @@ class Trainer:
         """
         sent_before, received_before = self.connection.message_up, self.connection.message_down
         before = self.connection.tcp()  # here, so that averages between rounds are not counted
+        exchange = self.exchange
         try:
-            up = self._push_all(etas)
-            down = self._take_all(etas)
+            exchange.run(self.round, etas, self._due_digest())
         except PsrvError as error:
             self.meter.abandon_step()
             self.session.report(error)
             raise
+        self._account(exchange)
         self.sender.commit()
         self.replica.commit(etas, self.job.decays if decays is None else decays)
         self.round += 1
@@ -106,8 +108,8 @@ class Trainer:
         record = self.meter.end_step()
         tcp = self.connection.tcp()
         counts = {
-            "payload_up": up,
-            "payload_down": down,
+            "payload_up": exchange.payload_up,
+            "payload_down": exchange.payload_down,
             "message_up": self.connection.message_up - sent_before,
             "message_down": self.connection.message_down - received_before,
             "tcp_up": tcp.bytes_sent - before.bytes_sent if tcp and before else None,
@@ -132,59 +134,20 @@ class Trainer:
             raise WireError(f"expected an average, the server sent {type(message).__name__}")
         return np.frombuffer(message.payload, "<f4").copy()
 
-    def _push_all(self, etas: Sequence[float]) -> int:
+    def _due_digest(self) -> bytes:
+        """The replica's digest in the rounds in which all are compared; else nothing."""
         every = self.job.check_every
         due = every and self.round % every == 0
-        digest = bytes.fromhex(self.replica.digest()) if due else b""
-        up = 0
-        for bucket in self.layout.buckets:
-            eta = etas[bucket.group]
-            payload = self.sender.encode(bucket, self.round, eta)
-            self.meter.lap("encode", bucket.index)
-            up += payload.nbytes
-            self.connection.send(
-                Push(self.epoch, self.round, bucket.index, self.rank, eta, digest, payload)
-            )
-            digest = b""
-            self.meter.lap("uplink", bucket.index)
-            self._sent[bucket.index] = self.meter.mark_ns
-        return up
+        return bytes.fromhex(self.replica.digest()) if due else b""
 
-    def _take_all(self, etas: Sequence[float]) -> int:
-        waiting = {bucket.index for bucket in self.layout.buckets}
-        to_local = self.connection.clock.to_local
-        down = 0
-        while waiting:
-            message, arrived = self.connection.receive()
-            if not isinstance(message, Result) or message.bucket >= len(self.layout.buckets):
-                raise WireError(
-                    f"expected a result of round {self.round}, "
-                    f"the server sent {type(message).__name__}"
-                )
-            if message.round != self.round:
-                raise WireError(f"expected round {self.round}, the server sent {message.round}")
-            if message.bucket not in waiting:
-                continue  # a kept result, sent again
-            self.meter.wait(
-                to_local(message.arrived_ns),
-                to_local(message.last_ns),
-                to_local(message.done_ns),
-                message.last_rank,
-                message.bucket,
-                arrived,
-            )
-            sent = self._sent[message.bucket]
+    def _account(self, exchange: Exchange) -> None:
+        """Give the time of an exchange to its parts, and say what was under way meanwhile."""
+        self.meter.replay(exchange.log)
+        for bucket, sent, arrived in exchange.flights:
             self.meter.flight(sent, arrived)
             self.session.recorder.span(
-                "flight", sent, arrived, round=self.round, bucket=message.bucket, lane="io"
+                "flight", sent, arrived, round=self.round, bucket=bucket, lane="io"
             )
-            bucket = self.layout.buckets[message.bucket]
-            payload = np.frombuffer(message.payload, np.uint8)
-            self.replica.receive(bucket, payload, self.round, etas[bucket.group])
-            down += payload.nbytes
-            waiting.remove(message.bucket)
-            self.meter.lap("decode", message.bucket)
-        return down
 
     def _share_state(self, part: int, vector: Floats | Bytes) -> None:
         """Rank 0 sends, the others receive, in chunks through the server."""

@@ -22,6 +22,8 @@ from types import FrameType
 from typing import IO, Any
 
 from psrv.errors import LostError, PsrvError, RefusedError, printable
+from psrv.links import Links
+from psrv.tied import tied_to_parent
 
 TICK = 0.05
 """Seconds between two looks at the children."""
@@ -29,20 +31,6 @@ TICK = 0.05
 LONGEST_LINE = 1 << 16
 TAIL_BYTES = 1 << 16
 LONGEST_ERROR = 600
-
-# Runs before the command, in its process: asks the kernel to kill it when the launcher
-# dies (PR_SET_PDEATHSIG is 1), and checks that it has not died already. Done here and not
-# between fork and exec, where Python code can deadlock.
-_BOUND_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the launcher is gone")
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"psrv: error: cannot run {sys.argv[2]}: {error.strerror}")
-"""
 
 # The errors by which a process says that another one failed.
 _CONSEQUENCES = (RefusedError, LostError)
@@ -159,9 +147,11 @@ class Crew:
 
     Args:
         prefixed: show which worker a line comes from, when children's output is relayed.
+        links: an emulated host for each child, servers first; None: all on this machine.
     """
 
     prefixed: bool = True
+    links: Links | None = None
     children: list[Child] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
@@ -184,13 +174,12 @@ class Crew:
             log: file that takes its output.
             relay: pass its output on to this process's own, line by line, too.
         """
-        arguments = list(command)
-        if sys.platform == "linux":
-            launcher = str(os.getpid())
-            arguments = [sys.executable, "-I", "-S", "-c", _BOUND_TO_PARENT, launcher, *arguments]
+        if self.links is not None:
+            # Servers are started first, so that the order is the number of the host.
+            command = self.links.inside(len(self.children), command)
         with open(log, "ab", buffering=0) as file:
             process = subprocess.Popen(
-                arguments,
+                tied_to_parent(command),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if relay else file,

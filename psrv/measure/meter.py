@@ -95,6 +95,34 @@ class StepRecord:
         return self.part_ns["other"] * _NANO
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What a thread did from ``start_ns`` to ``end_ns``: ``part`` is one of ``PARTS``."""
+
+    part: str
+    start_ns: int
+    end_ns: int
+    bucket: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """A wait for one bucket's result.
+
+    Attributes:
+        start_ns, end_ns: on this process's clock.
+        stamps: when the own push arrived, when the last one did, and when the result was
+            ready: the server's, on this process's clock.
+        last_rank: whose push came last.
+    """
+
+    start_ns: int
+    end_ns: int
+    bucket: int
+    stamps: tuple[int, int, int]
+    last_rank: int | None
+
+
 def split_wait(
     start_ns: int, end_ns: int, arrived_ns: int, last_ns: int, done_ns: int
 ) -> tuple[int, int, int, int]:
@@ -202,12 +230,14 @@ class StepMeter:
         round_ = self._open("lap")
         if part not in self._parts:
             raise ProtocolError(f"lap of unknown part {part!r}; expected one of {', '.join(PARTS)}")
-        now = self._clock()
-        start, self._mark = self._mark, now
-        self._parts[part] += now - start
+        return self._give(part, self._clock(), round_, bucket)
+
+    def _give(self, part: str, end: int, round_: int, bucket: int | None) -> int:
+        start, self._mark = self._mark, end
+        self._parts[part] += end - start
         if self._span is not None:
-            self._span(part, start, now, round=round_, bucket=bucket, lane="train")
-        return now - start
+            self._span(part, start, end, round=round_, bucket=bucket, lane="train")
+        return end - start
 
     def wait(
         self,
@@ -243,6 +273,26 @@ class StepMeter:
                     part, start, start + nanoseconds, round=round_, bucket=bucket, lane="train"
                 )
             start += nanoseconds
+
+    def replay(self, log: Iterable[Busy | Waited]) -> None:
+        """Give the time since the last lap to what a log says was done in it.
+
+        Args:
+            log: in order, without overlaps. What of it lies before the last lap is left out:
+                it was done beside what that lap stands for, by another thread. Gaps
+                are ``other``.
+        """
+        round_ = self._open("replay")
+        for entry in log:
+            start, end = max(entry.start_ns, self._mark), min(entry.end_ns, self._clock())
+            if end <= start:
+                continue
+            if start > self._mark:
+                self._give("other", start, round_, None)
+            if isinstance(entry, Waited):
+                self.wait(*entry.stamps, entry.last_rank, entry.bucket, end)
+            else:
+                self._give(entry.part, end, round_, entry.bucket)
 
     def flight(self, sent_ns: int, received_ns: int) -> None:
         """Note that a bucket was under way in [sent, received], on this clock.
