@@ -6,12 +6,13 @@ threads or clock: ``now`` is monotonic nanoseconds. One bucket's life:
     COLLECTING t --Push of t, not the last--> COLLECTING t
     COLLECTING t --last Push of t--> REDUCING t           action Reduce
     REDUCING t   --reduced--> DONE t                      action Answer, to every member
-    DONE t       --Push of t + 1--> COLLECTING t + 1      what round t left over is committed
+    DONE t       --Push of t + 1--> COLLECTING t + 1      what round t left over is final
     DONE t       --Push of t again--> DONE t              the kept result again
 
 A push of round t + 1 proves that its worker applied round t, so every bucket of round t
-was complete and none was refused: only then does the residual become the state. Pushes
-are reduced in rank order whatever the order of arrival, so a run is reproducible.
+was complete and none was refused: only then does the residual become the state. That may
+take a pass over memory, so it is left to the next ``reduce``. Pushes are reduced in rank
+order whatever the order of arrival, so a run is reproducible.
 
 Performed by server/core.py; messages in psrv/messages.py.
 """
@@ -82,6 +83,7 @@ class _Slot:
     started: int = 0
     done: int = 0
     payload: Bytes | None = None
+    final: bool = False  # the relay's last run is to be committed
 
 
 class Aggregator:
@@ -164,7 +166,7 @@ class Aggregator:
         if refusal is not None:
             return [refusal]
         if push.round > slot.round:
-            slot.relay.commit()
+            slot.final = True
             slot.round, slot.phase, slot.eta = push.round, Phase.COLLECTING, push.eta
             slot.payload, slot.arrived, slot.digests = None, {}, {}
         slot.payloads[push.sender] = np.frombuffer(push.payload, np.uint8)
@@ -182,7 +184,7 @@ class Aggregator:
     def reduce(self, action: Reduce) -> Bytes:
         """The payload for all workers: the heavy part, which may run on another thread.
 
-        Changes only the bucket's working memory; one call a bucket at a time.
+        Changes only what is the bucket's own; one call a bucket at a time.
 
         Raises:
             CodecError: naming the worker whose payload cannot be decoded, or a sum that is
@@ -190,6 +192,7 @@ class Aggregator:
         """
         slot = self._slots[action.bucket]
         payloads = [slot.payloads[rank] for rank in range(self.workers)]
+        self._settle(slot)
         try:
             return slot.relay.run(payloads, action.round, slot.eta)
         except CodecError as error:
@@ -213,7 +216,15 @@ class Aggregator:
 
     def residual(self, bucket: int) -> Relay:
         """The channel state of one bucket, for tests and for checkpoints."""
+        self._settle(self._slots[bucket])
         return self._slots[bucket].relay
+
+    @staticmethod
+    def _settle(slot: _Slot) -> None:
+        """Make what the round before left over the state, once it is known to be applied."""
+        if slot.final:
+            slot.final = False
+            slot.relay.commit()
 
     def _answer(self, slot: _Slot, bucket: int, rank: int) -> Answer:
         assert slot.payload is not None

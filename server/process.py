@@ -20,6 +20,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 import psrv
 from psrv import codec
+from psrv.codec.base import Bytes
 from psrv.errors import (
     CodecError,
     ConfigError,
@@ -39,6 +40,7 @@ from psrv.options import ServerConfig
 from psrv.server.aggregator import Reduce
 from psrv.server.core import Begin, Gone, Heard, Invalid, Note, Send, ServerCore, Stop, Terms, Tick
 from psrv.server.membership import Stage
+from psrv.server.pool import Pool, Reduced
 from psrv.wire import decode, encode
 
 _ERRORS: dict[str, type[PsrvError]] = {
@@ -52,6 +54,9 @@ _POLL_MS = 100
 _LINGER_MS = 2000
 _AT_ONCE = 256
 """Messages between two looks at the clock, whoever sends how many."""
+_AT_HAND = 1 << 16
+"""Coordinates of a bucket times workers that are reduced at once, in the loop itself: handing
+them to a thread takes longer."""
 _WAITING = 1000
 """Messages of one peer that wait here; more wait on its side."""
 
@@ -103,6 +108,7 @@ class ServerProcess:
         self._peers: dict[int, bytes] = {}
         self._leaving: list[bytes] = []
         self._next_tick = 0
+        self._pool = Pool(self._compute)
         self._recorder = Recorder(_lines(config.out), trace=config.trace)
         self._recorder.start("server", 0)
         self._context = zmq.Context()
@@ -151,6 +157,7 @@ class ServerProcess:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._pool.descriptor, zmq.POLLIN)
         try:
             while self._stop is None:
                 self._turn(dict(poller.poll(_POLL_MS)))
@@ -161,7 +168,10 @@ class ServerProcess:
         self._finish(self._stop)
 
     def _turn(self, ready: dict[Any, int]) -> None:
-        """One turn of the loop: messages, then departures, then the clock."""
+        """One turn of the loop: reductions, then messages, departures, and the clock."""
+        if self._pool.descriptor in ready:
+            for reduced in self._pool.finished():
+                self._take_reduced(reduced)
         if self._monitor in ready:
             self._note_departures()
         drained = self._take_messages() if self._router in ready or self._leaving else True
@@ -174,6 +184,7 @@ class ServerProcess:
 
     def close(self) -> None:
         """Close sockets and files; what was sent still goes out, for 2 s at most."""
+        self._pool.close()
         self._router.disable_monitor()
         self._monitor.close(0)
         self._router.close()
@@ -264,21 +275,37 @@ class ServerProcess:
             self._leaving.append(peer)
 
     def _reduce(self, action: Reduce) -> None:
-        started = time.monotonic_ns()
+        """Begin a reduction; a small one is done at once."""
         assert self.core.aggregator is not None
-        try:
-            payload = self.core.aggregator.reduce(action)
-        except CodecError as error:
-            code = "nonfinite" if isinstance(error, NonFiniteError) else "payload"
-            self._perform(self.core.failed(code, str(error)))
-            return
+        bucket = self.core.aggregator.job.layout.buckets[action.bucket]
+        if (bucket.stop - bucket.start) * self.config.workers <= _AT_HAND:
+            self._take_reduced(self._pool.run(action))
+        else:
+            self._pool.submit(action)
+
+    def _compute(self, action: Reduce) -> Bytes:
+        """On a thread of the pool."""
+        assert self.core.aggregator is not None
+        payload = self.core.aggregator.reduce(action)
         if self.config.slow_ms:
             time.sleep(self.config.slow_ms / 1000)
-        done = time.monotonic_ns()
+        return payload
+
+    def _take_reduced(self, reduced: Reduced) -> None:
+        action, outcome = reduced.action, reduced.outcome
+        if self._stop is not None:
+            return
+        if isinstance(outcome, CodecError):
+            code = "nonfinite" if isinstance(outcome, NonFiniteError) else "payload"
+            self._perform(self.core.failed(code, str(outcome)))
+            return
+        if isinstance(outcome, BaseException):
+            raise outcome
         self._recorder.span(
-            "reduce", started, done, round=action.round, bucket=action.bucket, lane="reduce"
-        )
-        self._perform(self.core.reduced(action, payload, started, done))
+            "reduce", reduced.started, reduced.done,
+            round=action.round, bucket=action.bucket, lane="reduce",
+        )  # fmt: skip
+        self._perform(self.core.reduced(action, outcome, reduced.started, reduced.done))
 
     def _finish(self, stop: Stop) -> None:
         self._recorder.end(
