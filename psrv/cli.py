@@ -98,7 +98,7 @@ def simulate(config: File = None, force: Force = False, **flags: Any) -> None:
 
 
 @app.command(epilog=EPILOG)
-@with_flags(ServerConfig)
+@with_flags(ServerConfig, skip=("link",))
 def server(config: File = None, force: Force = False, **flags: Any) -> None:
     """Run a server, until its run has ended."""
     from psrv.commands import run

@@ -67,7 +67,8 @@ class Launch:
         """
         title, command, method = self._check()
         folder = prepare(self.job.out or default_folder(*title), force=self.force)
-        write_job(folder, self.job, server=self.server, command=self.command, method=method)
+        server = self.server.model_copy(update={"link": self.job.link})
+        write_job(folder, self.job, server=server, command=self.command, method=method)
         with caught_signals() as signals, ExitStack() as stack:
             crew = Crew(prefixed=self.job.workers > 1, links=self._links(stack))
             bar = Bar(" on ".join(title), self._rounds(), shown=not (self.quiet or command))

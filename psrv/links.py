@@ -101,7 +101,7 @@ class Links:
         for holder in self._holders:
             holder.kill()
         for holder in self._holders:
-            holder.wait()
+            holder.communicate()
         self._holders.clear()
 
     def _up(self) -> None:

@@ -136,6 +136,15 @@ Workers = Annotated[
     Count,
     Option("Worker processes in the run.", _COUNT, short="-n"),
 ]
+Link = Annotated[
+    Annotated[str, AfterValidator(_link)] | None,
+    Option(
+        "Rate of every process's link, as 100mbit or 1gbit, each process on an emulated host of "
+        "its own (Linux, root); by default all talk over the loopback.",
+        "a rate such as 100mbit or 1gbit, at least 64kbit, or none",
+        panel="Connection",
+    ),
+]
 Out = Annotated[Path | None, Option("Folder for the run's files.", "a folder", panel="Measurement")]
 Trace = Annotated[
     bool, Option("Record spans for trace.json (Perfetto).", _YES_NO, panel="Measurement")
@@ -317,15 +326,7 @@ class JobConfig(Settings):
         Literal["abort"],
         Option("What to do on NaN or infinity in a gradient.", "abort"),
     ] = "abort"
-    link: Annotated[
-        Annotated[str, AfterValidator(_link)] | None,
-        Option(
-            "Rate of every process's link, as 100mbit or 1gbit, each process on an emulated host "
-            "of its own (Linux, root); by default all talk over the loopback.",
-            "a rate such as 100mbit or 1gbit (64kbit or more), or none",
-            panel="Connection",
-        ),
-    ] = None
+    link: Link = None
     trace: Trace = False
     out: Out = None
     data: Annotated[Path | None, Option("Where the task's data files are.", "a file or folder")] = (
@@ -462,6 +463,7 @@ class ServerConfig(Settings):
             hidden=True,
         ),
     ] = 0.0
+    link: Link = None
     out: Out = None
     trace: Trace = False
 

@@ -316,6 +316,8 @@ class ServerProcess:
         job = self.core.membership.job
         if self.config.out is not None and job is not None:
             about = job.about(self.config.workers, servers=1) | {"version": psrv.__version__}
+            if self.config.link is not None:
+                about["link"] = self.config.link
             summary = build_summary(about, self.core.membership.summaries())
             write_summary(self.config.out, summary)
 

@@ -285,6 +285,7 @@ def build_summary(job: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) 
         "stragglers": _stragglers(workers, steps),
         "tcp_source": job.get("tcp_source") or (TCP_FROM_KERNEL if kernel else TCP_UNKNOWN),
         "version": job.get("version") or _version(),
+        "link": job.get("link"),
         "history": list(first.get("history") or []),
         "workers_detail": [
             {key: value for key, value in detail.items() if key != "history"} for detail in workers

@@ -95,6 +95,9 @@ def _subtitle(runs: Sequence[Run]) -> str:
         if len(values) == 1:
             count = human_count(float(values[0])) if values[0].isdecimal() else values[0]
             facts.append(f"{count} {unit}{'' if values[0] == '1' else 's'}")
+    links = sorted({clean(str(run.summary["link"])) for run in runs if run.summary.get("link")})
+    if links:
+        facts.append(f"links of {' and '.join(links)}")
     versions = sorted({clean(str(run.summary.get("version", "unknown"))) for run in runs})
     return ", ".join([*facts, f"measured by psrv {' and '.join(versions)}"])
 

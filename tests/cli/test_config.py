@@ -89,6 +89,8 @@ BAD_VALUES = [
     ("lr", "nan", "a number of at least 0, or theory, or theory*4 and the like"),
     ("lr", "inf", "a number of at least 0, or theory, or theory*4 and the like"),
     ("batch", "-3", "a whole number, at least 1"),
+    ("link", "fast", "a rate such as 100mbit or 1gbit, at least 64kbit, or none"),
+    ("link", "1kbit", "a rate such as 100mbit or 1gbit, at least 64kbit, or none"),
     ("seed", "-1", "a whole number from 0"),
     ("blocks", "layer", "tensor, global, or a whole number of at least 1"),
     ("blocks", "0", "tensor, global, or a whole number of at least 1"),
