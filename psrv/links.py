@@ -126,8 +126,8 @@ class Links:
                 )
         bridge = ["link set lo up", "link add br0 type bridge stp_state 0", "link set br0 up"]
         for host in range(self._hosts):
-            holder = self._holders[1 + host].pid
-            bridge.append(f"link add p{host} type veth peer name eth0 netns {holder}")
+            namespace = self._holders[1 + host].pid
+            bridge.append(f"link add p{host} type veth peer name eth0 netns {namespace}")
             bridge.append(f"link set p{host} master br0 up")
         self._ip(0, bridge)
         for host in range(self._hosts):

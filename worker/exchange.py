@@ -98,14 +98,10 @@ class Exchange:
             raise WireError(f"expected round {round}, the server sent {message.round}")
         if message.bucket not in sent:
             return  # a kept result, sent again
-        to_local = self._connection.clock.to_local
-        stamps = (message.arrived_ns, message.last_ns, message.done_ns)
+        local = self._connection.clock.to_local
+        stamps = local(message.arrived_ns), local(message.last_ns), local(message.done_ns)
         arrived = max(arrived, started)
-        self.log.append(
-            Waited(
-                started, arrived, message.bucket, tuple(map(to_local, stamps)), message.last_rank
-            )
-        )
+        self.log.append(Waited(started, arrived, message.bucket, stamps, message.last_rank))
         self.flights.append((message.bucket, sent.pop(message.bucket), arrived))
         bucket = self._buckets[message.bucket]
         payload = np.frombuffer(message.payload, np.uint8)

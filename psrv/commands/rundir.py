@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from psrv.config import JobConfig, ServerConfig
+from psrv.cores import cores
 from psrv.errors import ConfigError
 from psrv.job import Job
 from psrv.measure.records import to_json
@@ -137,16 +138,13 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The processor, cores that this process may use, memory in bytes, and the kernel."""
-    cores = os.cpu_count()
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         memory = None
     return {
         "cpu": _processor(),
-        "cores": cores,
+        "cores": cores(),
         "memory_bytes": memory,
         "kernel": f"{platform.system()} {platform.release()}",
     }

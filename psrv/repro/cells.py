@@ -49,13 +49,6 @@ class CellError(PsrvError):
         self.trace = trace
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def compute(
     function: Callable[..., Any],
     settings: Mapping[str, Mapping[str, Any]],

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from psrv.cores import cores
 from psrv.errors import PsrvError
 from psrv.measure.summary import write_whole
-from psrv.repro.cells import CellError, compute, cores
+from psrv.repro.cells import CellError, compute
 from psrv.repro.experiment import Experiment
 from psrv.repro.panels import Claim, Panel, Table
 from psrv.repro.progress import Progress
