@@ -18,8 +18,10 @@ def landscape(bits, calls):
         found = bits.get(multiplier, "lost")
         there = isinstance(found, (int, float)) and found <= most_bits
         return {
-            "bits": found if there else None, "lost": found == "lost", "curve": [[0], [1]],
-        }  # fmt: skip
+            "bits": found if there else None,
+            "lost": found == "lost",
+            "curve": [[0], [1 / multiplier]],  # larger steps get further
+        }
 
     return run
 

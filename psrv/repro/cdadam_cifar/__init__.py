@@ -47,7 +47,7 @@ def study_setting(study: Study, setting: Setting) -> None:
     show_ablation(study, images, results, ablation)
     show_digits(study, digits, on_digits)
     claim_bits(study, results)
-    claim_images(study, results)
+    claim_images(study, results, images.tested)
     claim_digits(study, digits, on_digits)
     claim_sockets(study, over_sockets)
     _differs(study, setting)
@@ -69,6 +69,10 @@ def _differs(study: Study, setting: Setting) -> None:
         "Test loss in the place of training loss; the gradient norm is that of the minibatches' "
         "mean, of the first seed in the figures, at the bits that were sent before the round. pi "
         "is that of worker 0's vectors."
+    )
+    study.note(
+        f"Accuracies are of the same {images.tested:,} test images in all runs. Their chance, two "
+        "standard errors of a difference, has to be passed too for a claim to be held or not held."
     )
     study.note("Weight decay is added to the received vector; the paper's is 'normalized'.")
     eps = VARIANTS["onebit-adam"].options["eps"]

@@ -91,7 +91,7 @@ class Images:
     """The comparison on CIFAR-10.
 
     Attributes:
-        task, workers, batch, rounds, evaluations: of the runs.
+        task, workers, batch, rounds, evaluations: of the runs. tested: test images.
         tune_rounds: of the short runs that choose the step sizes.
         variants: names of ``VARIANTS``.
         ladders: the step sizes that may be tried, by family.
@@ -102,6 +102,7 @@ class Images:
     """
 
     task: str
+    tested: int
     workers: int
     batch: int
     rounds: int
@@ -151,9 +152,12 @@ class Setting:
     digits: Digits
 
 
+_TESTED = 1000
+
 QUICK = Setting(
     Images(
-        task="cifar10:model=resnet8,train=8192,test=1000,sample=500,augment=no",
+        task=f"cifar10:model=resnet8,train=8192,test={_TESTED},sample=500,augment=no",
+        tested=_TESTED,
         workers=8,
         batch=16,
         rounds=42,
@@ -174,6 +178,7 @@ QUICK = Setting(
 FULL = Setting(
     Images(
         task="cifar10:model=resnet18",
+        tested=10_000,
         workers=8,
         batch=128,
         rounds=480,

@@ -166,8 +166,9 @@ def _notes(setting: Setting) -> Iterator[str]:
         yield (
             f"These are {len(setting.steps)} of the ten steps of --full, picked because the best "
             "ones of CD-Adam that we know are among them; the best ones of the others may not be, "
-            "which favours CD-Adam. The table marks where an end of the range is best: it is the "
-            "paper's range, and nothing beyond was tried."
+            "which favours CD-Adam (docs/cd-adam.md says what the others change). The table marks "
+            "where an end of the range is best: it is the paper's range, and nothing beyond it was "
+            "tried."
         )
     yield (
         "With the sign, naive compression, error feedback and CD-Adam send the same bits a round: "
